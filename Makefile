@@ -1,0 +1,44 @@
+# make book   the site, in _build/html          make test   everything that checks it
+# make serve  the site in a browser             make run    execute the chapters that are stale
+
+VENV    := .venv
+PY      := $(VENV)/bin/python
+READY   := $(VENV)/.ready
+PORT    ?= 8000
+# Python 3.11 where there are several; a name on PATH counts only if it runs.
+PYTHON  ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
+             $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done)
+export OMP_NUM_THREADS := 1
+export OPENBLAS_NUM_THREADS := 1
+
+.PHONY: book serve run test lint browser clean
+
+book: $(READY)
+	@$(VENV)/bin/jupyter-book build . -W --keep-going -n --all -q
+	@echo "The book: $(CURDIR)/_build/html/index.html  (make serve shows it)"
+
+serve: book
+	@echo "http://localhost:$(PORT)/   Ctrl-C stops it"
+	@$(PY) -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
+
+run: $(READY)
+	@$(PY) -m implicitreg.runbook $(CHAPTER)
+
+lint: $(READY)
+	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m codespell_lib README.md CONTRIBUTING.md book pkg tests
+
+browser:
+	@bash tests/book/browser/install.sh
+
+test: book lint browser
+	@BOOK_HTML=$(CURDIR)/_build/html $(PY) -m pytest -q -n 2 tests --doctest-modules pkg --nbmake --nbmake-timeout=120 book
+
+$(READY): requirements.txt constraints.txt pyproject.toml setup.py
+	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed; set PYTHON=/path/to/python"; exit 1; }
+	@echo "Making $(VENV) with $$($(PYTHON) --version); this takes a few minutes once"
+	@$(PYTHON) -m venv $(VENV)
+	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $(READY)
+
+clean:
+	rm -rf _build

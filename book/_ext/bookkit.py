@@ -1,0 +1,110 @@
+"""What the stock toolchain leaves undone: MathJax from disk, clean scripts and roles, and the ledger on the page.
+
+* MathJax comes out of the wheel ``sphinx-mathjax-offline``: the 1.7 MB that a page can ask for.
+* Sphinx emits inline scripts of extensions twice; a second ``const`` of one name is an error in the console.
+* Bibliographies get the role that their list asks for; sphinx-proof and sphinx-exercise repeat ids.
+* ``{ledger} FILE`` is a table of the claims of ``book/claims.yml`` that a chapter states.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import shutil
+from pathlib import Path
+
+from docutils import nodes
+from docutils.statemachine import StringList
+from sphinx.util.docutils import SphinxDirective
+
+VERDICT_COLOUR = {
+    "holds": "success", "holds with conditions": "info", "corrected": "warning", "refuted": "danger",
+    "cited": "secondary", "textual": "secondary",
+}  # fmt: skip
+
+
+class Ledger(SphinxDirective):
+    """The claims of one chapter, or of the whole book when no file is named."""
+
+    optional_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        from implicitreg import ledger
+
+        self.env.note_dependency(str(Path(self.env.srcdir) / "book" / "claims.yml"))
+        claims = ledger.of_chapter(self.arguments[0]) if self.arguments else ledger.claims()
+        if not claims:
+            raise self.error(f"the ledger has no claim of {self.arguments}")
+        holder = nodes.container(classes=["ledger"])
+        lines = [line for claim in claims for line in self.entry(claim)]
+        self.state.nested_parse(StringList(lines, source=self.env.docname), self.content_offset, holder)
+        return [holder]
+
+    @staticmethod
+    def entry(claim) -> list[str]:
+        one = lambda text: " ".join(text.split())  # noqa: E731
+        badge = f"{{bdg-{VERDICT_COLOUR[claim.verdict]}-line}}`{claim.verdict}`"
+        rows = [f"**Printed.** {one(claim.printed)}"]
+        rows += [f"**True.** {one(claim.correct)}"] if claim.correct else []
+        rows += [f"**Note.** {one(claim.note)}"] if claim.note else []
+        if claim.function:
+            rows += [f"**Function.** {{py:obj}}`{claim.function}`"]
+        if claim.tests:
+            names = [f"`{t.split('::')[-1].split('[')[0]}`" for t in dict.fromkeys(claim.tests)]
+            control = f"; negative control `{claim.control.split('::')[-1]}`" if claim.control else ""
+            rows += ["**Tests.** " + ", ".join(names) + control]
+        title = f"{claim.id} · {claim.number}" if claim.number else claim.id
+        body = [line for row in rows for line in (row, "")]
+        return [f"::::{{dropdown}} {title} {badge}", *body, "::::", ""]
+
+
+def runtime(name, rawtext, text, lineno, inliner, options=None, content=None):
+    """``{runtime}`CHAPTER` ``: how long the chapter took when it last ran, in words."""
+    times = json.loads((Path(__file__).parents[1] / "records" / "runtimes.json").read_text("utf8"))
+    seconds = times.get(text)
+    if seconds is None:
+        return [], [inliner.reporter.error(f"no run time is recorded for {text!r}", line=lineno)]
+    return [nodes.Text(f"about {max(5, 5 * round(seconds / 5))} s")], []
+
+
+def _mathjax_home() -> Path:
+    spec = importlib.util.find_spec("sphinx-mathjax-offline")
+    if spec is None or spec.origin is None:
+        raise RuntimeError("sphinx-mathjax-offline is not installed: pip install -r requirements.txt")
+    return Path(spec.origin).parent / "static" / "mathjax"
+
+
+def copy_mathjax(app, exception) -> None:
+    if exception is not None or app.builder.format != "html":
+        return
+    source, target = _mathjax_home(), Path(app.outdir) / "_static" / "mathjax"
+    fonts = Path("output/chtml/fonts/woff-v2")
+    target.mkdir(parents=True, exist_ok=True)
+    shutil.copy2(source / "tex-chtml.js", target)
+    shutil.copytree(source / fonts, target / fonts, dirs_exist_ok=True)
+
+
+def drop_twins(app, pagename, templatename, context, doctree) -> None:
+    seen, kept = set(), []
+    for script in context.get("script_files", []):
+        body = getattr(script, "attributes", {}).get("body")
+        if body is None or body not in seen:
+            kept.append(script)
+        seen.add(body)
+    context["script_files"][:] = kept
+
+
+def mend_body(app, pagename, templatename, context, doctree) -> None:
+    body = context.get("body") or ""
+    body = body.replace('role="doc-biblioentry"', 'role="listitem"')
+    context["body"] = re.sub(r' id="(proof|exercise|solution)-content"| id="proof"', "", body)
+
+
+def setup(app):
+    app.add_directive("ledger", Ledger)
+    app.add_role("runtime", runtime)
+    app.connect("build-finished", copy_mathjax)
+    app.connect("html-page-context", drop_twins, priority=900)
+    app.connect("html-page-context", mend_body, priority=900)
+    return {"version": "2", "parallel_read_safe": True, "parallel_write_safe": True}

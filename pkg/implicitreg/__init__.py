@@ -1,0 +1,15 @@
+"""Verified implementations for *The Quiet Regularizer*, a book on the implicit regularization of gradient descent.
+
+>>> import implicitreg as ir
+>>> ir.flow.minnorm.limit([[3.0, 4.0]], [25.0])
+array([3., 4.])
+"""
+
+from implicitreg._lazy import attach
+
+__version__ = "0.1.0"
+__getattr__, __dir__ = attach(
+    __name__,
+    ["checks", "datasets", "exact", "exercises", "flow", "ledger", "plotting", "problems", "records", "runbook"],
+    {"FiniteProblem": "problems", "check": "checks", "explain": "ledger"},
+)

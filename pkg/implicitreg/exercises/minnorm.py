@@ -1,0 +1,74 @@
+"""Chapter 1, least squares."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from implicitreg.exercises import Exercise
+from implicitreg.flow import minnorm
+
+Arrays = tuple[Any, ...]
+
+
+def _any_rank(rng: np.random.Generator) -> Arrays:
+    """Three rows in five dimensions, the third the sum of the others in every other trial."""
+    X = rng.normal(size=(3, 5))
+    if rng.random() < 0.5:
+        X[2] = X[0] + X[1]
+    return X, X @ rng.normal(size=5), rng.normal(size=5)
+
+
+def _wide(rng: np.random.Generator) -> Arrays:
+    X = rng.normal(size=(2, 4))
+    return X, rng.normal(size=2)
+
+
+def _with_interpolator(rng: np.random.Generator) -> Arrays:
+    X, y = _wide(rng)
+    return X, y, minnorm.limit(X, y, rng.normal(size=4))
+
+
+def _is_straight(w0: np.ndarray, _: np.ndarray, X: np.ndarray, y: np.ndarray) -> bool:
+    """A start that is no solution, whose residual lies along one left singular vector."""
+    b = np.linalg.svd(X)[0].T @ (y - X @ w0)
+    return bool(np.isfinite(b).all() and np.abs(b).max() > 1e-6 and np.sort(np.abs(b))[-2] < 1e-9 * np.abs(b).max())
+
+
+def _leads_to(D: np.ndarray, _: np.ndarray, X: np.ndarray, y: np.ndarray, w: np.ndarray) -> bool:
+    """Symmetric, positive definite, and preconditioned descent from zero ends at w."""
+    if not np.allclose(D, D.T) or np.linalg.eigvalsh(D)[0] <= 0:
+        return False
+    return np.allclose(D @ X.T @ np.linalg.solve(X @ D @ X.T, y), w, atol=1e-8)
+
+
+EXERCISES = {
+    "minnorm-start": Exercise(
+        reference=minnorm.limit,
+        draw=_any_rank,
+        hint="the part of w0 that no example sees stays where it is; X⁺ is np.linalg.pinv(X).",
+    ),
+    "minnorm-straight": Exercise(
+        reference=lambda X, y: np.zeros(X.shape[1]),
+        draw=_wide,
+        judge=_is_straight,
+        hint="U.T @ (y - X @ w0) must have exactly one entry that is not zero: leave a solution along one direction.",
+    ),
+    "minnorm-fastest": Exercise(
+        reference=lambda X, *_: minnorm.step_sizes(X).best,
+        draw=lambda rng: _any_rank(rng)[:1],
+        hint="make the factors of the strongest and of the weakest direction equal; does the kernel count?",
+    ),
+    "minnorm-tikhonov": Exercise(
+        reference=lambda mu: 0.5 / mu,
+        draw=lambda rng: (float(rng.uniform(0.1, 3)),),
+        hint="multiply one objective by a number so that the losses agree, and mind the two halves.",
+    ),
+    "minnorm-metric": Exercise(
+        reference=lambda X, y, w: np.eye(len(w)),
+        draw=_with_interpolator,
+        judge=_leads_to,
+        hint="look for a positive definite D with D z = w for one z in the row space, for instance z = X.T @ y.",
+    ),
+}

@@ -1,0 +1,5 @@
+"""Part I, where gradient flow goes."""
+
+from implicitreg._lazy import attach
+
+__getattr__, __dir__ = attach(__name__, ["minnorm"])

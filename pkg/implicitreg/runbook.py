@@ -1,0 +1,185 @@
+"""Run chapters and store clean outputs: ``python -m implicitreg.runbook [CHAPTER ...] [--force]``.
+
+nbmake executes a chapter, so that what is tested is what is published. Afterwards everything that changes from run to
+run is removed, and the notebook is signed with hashes of what its outputs depend on: its cells, the package modules
+that were loaded when its last cell had run, the ledger entries and records it names, and the pinned requirements.
+A chapter whose signature still fits is not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import hashlib
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+import tokenize
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+from implicitreg import ledger, records
+
+ROOT = Path(__file__).resolve().parents[2]
+BOOK, RUNTIMES = ROOT / "book", ROOT / "book" / "records" / "runtimes.json"
+CELL_TIMEOUT = 120
+PROBE = "import json, sys\nprint(json.dumps(sorted(m for m in sys.modules if m.split('.')[0] == 'implicitreg')))"
+
+
+def chapters() -> list[Path]:
+    """All notebooks of the book, in its order."""
+    return sorted(p for p in BOOK.rglob("*.ipynb") if not {".ipynb_checkpoints", "_build"} & set(p.parts))
+
+
+def stale(path: Path) -> list[str]:
+    """Why the stored outputs of a chapter no longer stand for what a run would give; empty if they do."""
+    nb = nbformat.read(path, 4)
+    stored = nb.metadata.get("book", {})
+    if not stored:
+        return ["never run"]
+    now = signature(nb, list(stored.get("modules", {})))
+    reasons = [k for k in ("cells", "named", "requirements") if stored.get(k) != now[k]]
+    return reasons + [m for m, digest in now["modules"].items() if stored["modules"][m] != digest]
+
+
+def signature(nb: Any, modules: list[str]) -> dict[str, Any]:
+    """The hashes of what a notebook's outputs depend on."""
+    cells = [c.source for c in nb.cells if c.cell_type == "code"]
+    return {
+        "cells": _digest("\0".join(cells)),
+        "modules": {m: _module_digest(m) for m in modules},
+        "named": _digest("\0".join(_named("\n".join(cells)))),
+        "requirements": _digest((ROOT / "requirements.txt").read_text("utf8")),
+    }
+
+
+def bare(source: str) -> str:
+    """Python source without docstrings, comments and blank lines: what a run can depend on.
+
+    Examples
+    --------
+    >>> print(bare('def f(x):  # twice\\n    "Double it."\\n\\n    return 2 * x'))
+    def f(x):
+        return 2 * x
+    """
+    lines = source.splitlines()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row - 1] = lines[row - 1][:column]
+    for node in ast.walk(ast.parse(source)):
+        for child in ast.iter_child_nodes(node):
+            if (
+                isinstance(child, ast.Expr)
+                and isinstance(child.value, ast.Constant)
+                and isinstance(child.value.value, str)
+            ):
+                lines[child.lineno - 1 : child.end_lineno] = [""] * (child.end_lineno - child.lineno + 1)
+    return "\n".join(line.rstrip() for line in lines if line.strip())
+
+
+def clean(nb: Any, modules: list[str]) -> None:
+    """Drop what changes from run to run, and sign."""
+    for cell in nb.cells:
+        cell.metadata.pop("execution", None)
+    nb.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    nb.metadata["language_info"] = {"name": "python"}
+    nb.metadata.pop("widgets", None)
+    nb.metadata["book"] = signature(nb, modules)
+
+
+def run(path: Path) -> tuple[bool, float, str]:
+    """Execute one chapter with nbmake; store its outputs if it passes. Success, seconds, and nbmake's words if not."""
+    nb = nbformat.read(path, 4)
+    nb.cells.append(nbformat.v4.new_code_cell(PROBE))
+    begin = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / path.name
+        nbformat.write(nb, copy)
+        done = _nbmake(copy)
+        seconds = time.perf_counter() - begin
+        if done.returncode != 0:
+            return False, seconds, done.stdout + done.stderr
+        nb = nbformat.read(copy, 4)
+    modules = json.loads(nb.cells.pop().outputs[0].text)
+    warnings = [o.text for c in nb.cells if c.cell_type == "code" for o in c.outputs if o.get("name") == "stderr"]
+    if warnings:
+        return False, seconds, "written to stderr, where a reader would see it:\n" + "\n".join(warnings)
+    clean(nb, modules)
+    nbformat.write(nb, path)
+    return True, seconds, ""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the stale chapters among those named, or among all; print a line for each."""
+    parser = argparse.ArgumentParser(prog="python -m implicitreg.runbook", description="Run chapters, store outputs.")
+    parser.add_argument("chapter", nargs="*", help="a notebook, or a part of its name; all if none is given")
+    parser.add_argument("--force", action="store_true", help="run also what is not stale")
+    options = parser.parse_args(arguments)
+    todo = [p for p in _select(options.chapter) if options.force or stale(p)]
+    if not todo:
+        print("every chapter's stored outputs are up to date")
+    failed = 0
+    with ThreadPoolExecutor(max_workers=min(2, os.cpu_count() or 1)) as pool:
+        jobs = {pool.submit(run, p): p for p in todo}
+        for k, job in enumerate(as_completed(jobs), 1):
+            failed += _report(jobs[job], f"[{k}/{len(todo)}]", *job.result())
+    return 1 if failed else 0
+
+
+def _report(path: Path, count: str, passed: bool, seconds: float, words: str) -> int:
+    name = path.relative_to(BOOK).with_suffix("").as_posix()
+    print(f"{count} {name}  {seconds:5.1f} s  {'ok' if passed else 'FAILED'}", flush=True)
+    if not passed:
+        print(words)
+        return 1
+    times = json.loads(RUNTIMES.read_text("utf8")) if RUNTIMES.exists() else {}
+    records.write_json(RUNTIMES, {**times, name: round(seconds, 1)})
+    return 0
+
+
+def _select(names: list[str]) -> list[Path]:
+    every = chapters()
+    for name in names:
+        if not any(name in p.as_posix() for p in every):
+            raise SystemExit(f"chapter {name!r}: expected one of {', '.join(p.stem for p in every)}")
+    return [p for p in every if not names or any(n in p.as_posix() for n in names)]
+
+
+def _nbmake(notebook: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--nbmake", "--overwrite",
+               f"--nbmake-timeout={CELL_TIMEOUT}", notebook.name]  # fmt: skip
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
+    return subprocess.run(command, cwd=notebook.parent, env=env, capture_output=True, text=True)
+
+
+def _named(code: str) -> list[str]:
+    """The ledger entries whose ids, and the records whose names, stand in the code as strings."""
+    strings = set(re.findall(r"[\"']([\w.-]+)[\"']", code))
+    entries = [str(c) for c in ledger.claims() if c.id in strings]
+    files = sorted(p for p in records.FOLDER.glob("*.json") if p.stem in strings and p != RUNTIMES)
+    return entries + [p.read_text("utf8") for p in files]
+
+
+def _module_digest(module: str) -> str:
+    stem = ROOT / "pkg" / Path(*module.split("."))
+    for path in (stem.with_suffix(".py"), stem / "__init__.py"):
+        if path.exists():
+            return _digest(bare(path.read_text("utf8")))
+    return "gone"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,279 @@
+"""Chapter 1: each claim by an independent method, and each check with its negative control.
+
+A control runs the claim's formula with one thing wrong in it, and the check must fail.
+"""
+
+import itertools
+
+import numpy as np
+import pytest
+from scipy.integrate import solve_ivp
+from scipy.optimize import LinearConstraint, minimize, minimize_scalar
+
+from implicitreg.checks import CheckFailed, check
+from implicitreg.flow import minnorm
+
+rng = np.random.default_rng(1)
+X, y = rng.normal(size=(6, 12)), rng.normal(size=6)
+X2 = np.array([[1.0, 2, 0], [2, 4, 0], [0, 1, 1]])
+Y2, W2 = np.array([1.0, 3, 0.5]), np.array([1.0, 0, 2])
+TOP = np.linalg.norm(X, 2) ** 2
+
+
+def modes(X, y, w0):
+    U, s, Vt = np.linalg.svd(X, full_matrices=False)
+    keep = s > 1e-10 * s[0]
+    return U[:, keep].T @ (y - X @ w0), s[keep], Vt[keep]
+
+
+def filtered(X, y, w0, factor, start=1.0, sign=1.0):
+    """start·w0 + Σ factor(s_k) (b_k / s_k) v_k, the shape of every formula of the chapter."""
+    b, s, Vt = modes(X, y, w0)
+    return start * w0 + Vt.T @ (factor(s) * sign * b / s)
+
+
+def integrate(X, y, w0, t):
+    return solve_ivp(lambda _, w: X.T @ (y - X @ w), (0, t), w0, method="DOP853", rtol=1e-12, atol=1e-13).y[:, -1]
+
+
+def descend(X, y, eta, k, beta=0.0, D=None):
+    D = np.eye(X.shape[1]) if D is None else D
+    w = old = np.zeros(X.shape[1])
+    for _ in range(k):
+        w, old = w + eta * D @ X.T @ (y - X @ w) + beta * (w - old), w
+    return w
+
+
+def told_to_be_small():
+    constraint = LinearConstraint(X, y, y)
+    options = {"gtol": 1e-12}
+    return minimize(lambda w: w @ w / 2, np.zeros(12), jac=lambda w: w, method="trust-constr", constraints=constraint,
+                    options=options).x  # fmt: skip
+
+
+def mean_square(X, eta, delta, k, keep=1.0):
+    M = np.outer(delta, delta)
+    for _ in range(k):
+        noise = sum(np.outer(x, x) * (x @ M @ x) for x in X)
+        M = M - eta / len(X) * (X.T @ X @ M + M @ X.T @ X) + keep * eta**2 / len(X) * noise
+    return np.trace(M)
+
+
+def adam_first_step(lr=1e-2):
+    import torch
+
+    w = torch.zeros(12, dtype=torch.float64, requires_grad=True)
+    adam = torch.optim.Adam([w], lr=lr, eps=1e-12)
+    (0.5 * ((torch.tensor(y) - torch.tensor(X) @ w) ** 2).sum()).backward()
+    adam.step()
+    return w.detach().numpy()
+
+
+def in_kernel(w):
+    return w - np.linalg.pinv(X) @ (X @ w)
+
+
+def test_flow_from_zero_ends_at_the_least_norm():
+    check("hegde-lemma-1", measured=minnorm.gradient_flow(X, y, [1e4])[0], predicted=told_to_be_small(), atol=1e-8)
+
+
+def test_flow_solves_its_differential_equation():
+    for t in (0.1, 1.0, 40.0):
+        check(
+            "hegde-1.1",
+            measured=integrate(X2, Y2, W2, t),
+            predicted=minnorm.gradient_flow(X2, Y2, [t], W2)[0],
+            atol=1e-9,
+        )
+
+
+def test_limit_is_the_nearest_minimizer():
+    w = minnorm.limit(X2, Y2, W2)
+    assert np.abs(X2.T @ (Y2 - X2 @ w)).max() < 1e-12
+    kernel = np.array([2.0, -1, 1]) / np.sqrt(6)
+    assert np.abs(X2 @ kernel).max() < 1e-15
+    for c in (-1.0, -1e-3, 1e-3, 1.0):
+        assert np.linalg.norm(w + c * kernel - W2) > np.linalg.norm(w - W2)
+
+
+@pytest.mark.parametrize("ratio", [1.0, 3.0, 40.0])
+def test_path_is_straight_iff_one_singular_value_is_active(ratio):
+    V = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 2)))[0]
+    s = np.array([np.sqrt(ratio), 1.0])
+    a = minnorm.gradient_flow(np.diag(s) @ V.T, s, np.geomspace(1e-3, 10, 50)) @ V
+    check("hegde-erratum-8", measured=1 - a[:, 0], predicted=(1 - a[:, 1]) ** ratio, atol=1e-12)
+    steps = np.diff(a, axis=0)
+    turn = np.ptp(np.arctan2(steps[:20, 1], steps[:20, 0]))
+    assert (turn < 1e-9) == (ratio == 1.0)
+
+
+@pytest.mark.parametrize("fraction", [0.3, 0.7, 0.98])
+def test_descent_in_closed_form_is_the_loop(fraction):
+    eta = fraction * 2 / TOP
+    check("hegde-1.2", measured=descend(X, y, eta, 7), predicted=minnorm.gradient_descent(X, y, eta, 7), atol=1e-12)
+
+
+@pytest.mark.parametrize("fraction", [0.3, 0.7, 0.98])
+def test_every_convergent_step_has_the_same_limit(fraction):
+    check(
+        "hegde-erratum-23",
+        measured=descend(X, y, fraction * 2 / TOP, 5000),
+        predicted=np.linalg.pinv(X) @ y,
+        atol=1e-12,
+    )
+    assert np.linalg.norm(descend(X, y, 1.01 * 2 / TOP, 5000)) > 1e10
+
+
+def test_heavy_ball_in_closed_form_is_the_loop():
+    eta, beta = 1.9 * 1.6 / TOP, 0.6
+    predicted = minnorm.gradient_descent(X, y, eta, 9, momentum=beta)
+    check("hegde-1.3-momentum", measured=descend(X, y, eta, 9, beta), predicted=predicted, atol=1e-12)
+
+
+def test_sgd_contracts_on_every_step():
+    order = np.random.default_rng(2).integers(6, size=500)
+    eta = 1.9 / (X**2).sum(1).max()
+    w, goal = minnorm.stochastic_gradient_descent(X, y, eta, order), minnorm.limit(X, y)
+    left = np.diff(((w - goal) ** 2).sum(1))
+    r = np.array([y[i] - X[i] @ v for i, v in zip(order, w, strict=False)])
+    np.testing.assert_allclose(left, -eta * (2 - eta * (X[order] ** 2).sum(1)) * r**2, atol=1e-13)
+    assert left.max() <= 1e-15
+
+
+def test_mean_square_is_the_average_over_all_index_sequences():
+    X3, y3, eta = X[:3], y[:3], 0.04
+    goal = minnorm.limit(X3, y3)
+    ends = [minnorm.stochastic_gradient_descent(X3, y3, eta, s)[-1] for s in itertools.product(range(3), repeat=4)]
+    exact = np.mean([(w - goal) @ (w - goal) for w in ends])
+    assert mean_square(X3, eta, -goal, 4) == pytest.approx(exact, rel=1e-12)
+    s = np.linalg.svd(X3)[1]
+    bound = (1 - eta * (2 - eta * (X3**2).sum(1).max()) * s[-1] ** 2 / 3) ** 4 * goal @ goal
+    assert exact <= bound
+
+
+def test_preconditioner_chooses_its_own_norm():
+    D = np.diag(np.linspace(0.2, 3.0, 12))
+    predicted = minnorm.preconditioned_limit(X, y, D)
+    check(
+        "hegde-1.4",
+        measured=descend(X, y, 1 / np.linalg.norm(X @ D @ X.T, 2), 5000, D=D),
+        predicted=predicted,
+        atol=1e-9,
+    )
+
+
+def test_adam_leaves_the_row_space():
+    predicted = 1e-2 * in_kernel(np.sign(X.T @ y))
+    check("hegde-erratum-6", measured=in_kernel(adam_first_step()), predicted=predicted, atol=1e-9)
+
+
+def test_stopping_early_is_a_penalty():
+    Q = minnorm.early_stopping_penalty(X, 0.15)
+    measured = minimize(lambda w: ((y - X @ w) ** 2).sum() / 2 + w @ Q @ w / 2, np.zeros(12),
+                        jac=lambda w: -X.T @ (y - X @ w) + Q @ w, method="BFGS", options={"gtol": 1e-11}).x  # fmt: skip
+    check("hegde-1.5", measured=measured, predicted=minnorm.gradient_flow(X, y, [0.15])[0], atol=1e-8)
+
+
+def flow_filter(x):
+    return -np.expm1(-x)
+
+
+def ridge_filter(x):
+    return x / (1 + x)
+
+
+def optimum(f):
+    return minimize_scalar(lambda x: -f(x), bounds=(0.1, 10), method="bounded", options={"xatol": 1e-10})
+
+
+def test_filters_of_flow_and_ridge():
+    x = np.geomspace(1e-4, 1e3, 10_000)
+    ratio = optimum(lambda x: flow_filter(x) / ridge_filter(x))
+    gap = optimum(lambda x: flow_filter(x) - ridge_filter(x))
+    assert (ridge_filter(x) < flow_filter(x)).all()
+    assert (flow_filter(x) <= -ratio.fun * ridge_filter(x) + 1e-15).all()
+    assert 1.2984 < -ratio.fun < 1.2985
+    assert 0.2036 < -gap.fun < 0.2037
+    check("hegde-1.5-filters", measured=[np.exp(ratio.x), np.exp(gap.x)],
+          predicted=[1 + ratio.x + ratio.x**2, (1 + gap.x) ** 2], rtol=1e-6)  # fmt: skip
+    w = minnorm.ridge(X, y, 1 / 0.15)
+    np.testing.assert_allclose(w, filtered(X, y, np.zeros(12), lambda s: ridge_filter(0.15 * s**2)), atol=1e-13)
+
+
+def minimize_tikhonov(mu):
+    return minimize(lambda w: w @ w / 2 + mu * ((y - X @ w) ** 2).sum(), np.zeros(12),
+                    jac=lambda w: w - 2 * mu * X.T @ (y - X @ w), method="BFGS", options={"gtol": 1e-11}).x  # fmt: skip
+
+
+def test_tikhonov_is_ridge_with_one_over_two_mu():
+    check("hegde-erratum-4", measured=minimize_tikhonov(0.7), predicted=minnorm.ridge(X, y, 1 / 1.4), atol=1e-7)
+
+
+def sampled_square_error(at=40, runs=400):
+    eta = 1 / (X**2).sum(1).max()
+    picks = np.random.default_rng(2).integers(6, size=(runs, at))
+    ends = np.stack([minnorm.stochastic_gradient_descent(X, y, eta, p)[-1] for p in picks])
+    square = ((ends - minnorm.limit(X, y)) ** 2).sum(1)
+    return eta, square.mean(), square.std(ddof=1) / np.sqrt(runs)
+
+
+def sgd_control():
+    eta, mean, se = sampled_square_error()
+    return {"measured": mean, "predicted": mean_square(X, eta, minnorm.limit(X, y), 40, keep=0), "sigmas": 4, "se": se}
+
+
+def pair(measured, predicted):
+    return {"measured": measured, "predicted": predicted}
+
+
+def scaled_axes():
+    return np.diag(np.linspace(0.2, 3.0, 12))
+
+
+def bent_path():
+    return filtered(np.diag([3.0, 1.0]), np.array([3.0, 1.0]), np.zeros(2), lambda s: -np.expm1(-0.1 * s**2))
+
+
+Z = np.zeros(12)
+GD = 0.7 * 2 / TOP
+CONTROLS = {
+    # the residual with the wrong sign
+    "hegde-lemma-1": lambda: pair(filtered(X, y, Z, np.ones_like, sign=-1), told_to_be_small()),
+    # the exponent without its square
+    "hegde-1.1": lambda: pair(integrate(X2, Y2, W2, 0.5), filtered(X2, Y2, W2, lambda s: -np.expm1(-0.5 * s))),
+    # the start forgotten
+    "hegde-erratum-7": lambda: pair(integrate(X2, Y2, W2, 40.0), filtered(X2, Y2, 0 * W2, np.ones_like)),
+    # the straight line, as printed
+    "hegde-erratum-8": lambda: pair(bent_path(), np.full(2, -np.expm1(-0.1))),
+    # one step too many
+    "hegde-1.2": lambda: pair(descend(X, y, GD, 7), filtered(X, y, Z, lambda s: 1 - (1 - GD * s**2) ** 8)),
+    # a limit that keeps the step size
+    "hegde-erratum-23": lambda: pair(descend(X, y, GD, 5000), filtered(X, y, Z, lambda s: 0 * s + 1 - GD)),
+    # momentum dropped
+    "hegde-1.3-momentum": lambda: pair(descend(X, y, GD, 9, 0.6), minnorm.gradient_descent(X, y, GD, 9)),
+    # the term of order eta² dropped
+    "hegde-1.3-sgd": sgd_control,
+    # D inverted
+    "hegde-1.4": lambda: pair(
+        descend(X, y, 1 / (3 * TOP), 5000, D=scaled_axes()),
+        minnorm.preconditioned_limit(X, y, np.linalg.inv(scaled_axes())),
+    ),
+    # the gradient instead of its sign
+    "hegde-erratum-6": lambda: pair(in_kernel(adam_first_step()), 1e-2 * in_kernel(X.T @ y)),
+    # plain ridge, with lambda = 1/t
+    "hegde-1.5": lambda: pair(minnorm.gradient_flow(X, y, [0.15])[0], minnorm.ridge(X, y, 1 / 0.15)),
+    # the ridge filter with lambda = t in place of 1/t
+    "hegde-1.5-filters": lambda: pair(
+        np.exp(optimum(lambda x: flow_filter(x) / ridge_filter(1 / x)).x),
+        (lambda x: 1 + x + x**2)(optimum(lambda x: flow_filter(x) / ridge_filter(x)).x),
+    ),
+    # lambda = 1/mu, the half forgotten
+    "hegde-erratum-4": lambda: pair(minimize_tikhonov(0.7), minnorm.ridge(X, y, 1 / 0.7)),
+}
+
+
+@pytest.mark.parametrize("claim", CONTROLS)
+def test_controls(claim):
+    arguments = CONTROLS[claim]()
+    with pytest.raises(CheckFailed):
+        check(claim, **({} if "sigmas" in arguments else {"atol": 1e-4}), **arguments)
