@@ -57,7 +57,7 @@ def test_arrows_point_one_way(path):
         (lambda: _validate.matrix("X", [[1.0, np.nan]]), r"X\[0, 1\] = nan: expected finite numbers"),
         (lambda: _validate.matrix("X", [[1.0], [1.0, 2.0]]), "X is ragged"),
         (lambda: _validate.vector("y", [1.0], size=2), r"y has shape \(1,\): expected \(2,\)"),
-        (lambda: _validate.vector("y", []), "expected a non-empty vector"),
+        (lambda: _validate.vector("y", []), "expected a non-empty one-dimensional array"),
         (lambda: _validate.number("eta", -1.0, above=0), "eta = -1.0: expected a finite number > 0"),
         (lambda: _validate.number("eta", float("inf"), above=0), "eta = inf"),
         (lambda: _validate.integer("k", -1, low=0), "k = -1: expected an integer >= 0"),

@@ -39,7 +39,7 @@ def vector(name: str, value: Any, *, size: int | None = None) -> np.ndarray:
     """A finite, non-empty float64 vector, of the given length where one is given."""
     array = _floats(name, value)
     if array.ndim != 1 or array.size == 0:
-        raise ValueError(f"{name} has shape {array.shape}: expected a non-empty vector")
+        raise ValueError(f"{name} has shape {array.shape}: expected a non-empty one-dimensional array")
     if size is not None and array.size != size:
         raise ValueError(f"{name} has shape {array.shape}: expected ({size},)")
     return array

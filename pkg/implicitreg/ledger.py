@@ -54,7 +54,7 @@ class Claim:
 
     def __str__(self) -> str:
         wrap = textwrap.TextWrapper(
-            width=100, subsequent_indent=" " * 20, break_long_words=False, break_on_hyphens=False
+            width=80, subsequent_indent=" " * 20, break_long_words=False, break_on_hyphens=False
         )
         return "\n".join([self.id, *(wrap.fill(f"  {k + ':':<18}{v}") for k, v in self._rows())])
 

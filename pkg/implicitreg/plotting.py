@@ -46,7 +46,7 @@ def use(fmt: str = "svg") -> None:
         "axes.facecolor": "white", "figure.facecolor": "white", "grid.alpha": 0.25, "grid.linewidth": 0.7,
         "figure.constrained_layout.use": True, "figure.dpi": 100, "figure.figsize": (6.4, 3.6),
         "font.size": 11, "legend.frameon": False, "legend.handlelength": 2.6, "lines.linewidth": 1.9,
-        "path.simplify_threshold": 1.0, "savefig.bbox": "tight", "savefig.dpi": 200,
+        "path.simplify_threshold": 0.1, "savefig.bbox": "tight", "savefig.dpi": 200,
         "svg.fonttype": "path", "svg.hashsalt": "implicitreg",
     })  # fmt: skip
     try:

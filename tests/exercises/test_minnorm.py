@@ -19,15 +19,15 @@ def metric(X, y, w):
 RIGHT = {
     "minnorm-start": lambda X, y, w0: w0 + np.linalg.pinv(X) @ (y - X @ w0),
     "minnorm-straight": straight,
-    "minnorm-fastest": lambda X: 2 / sum(s**2 for s in np.linalg.svd(X)[1][[0, np.linalg.matrix_rank(X) - 1]]),
-    "minnorm-tikhonov": lambda mu: 1 / (2 * mu),
+    "minnorm-fastest": lambda X: 2 * len(X) / sum(s**2 for s in np.linalg.svd(X)[1][[0, np.linalg.matrix_rank(X) - 1]]),
+    "minnorm-penalty": lambda alpha, n: n * alpha,
     "minnorm-metric": metric,
 }
 WRONG = {
     "minnorm-start": lambda X, y, w0: np.linalg.pinv(X) @ y,
     "minnorm-straight": lambda X, y: np.zeros(X.shape[1]),
-    "minnorm-fastest": lambda X: 2 / np.linalg.norm(X, 2) ** 2,
-    "minnorm-tikhonov": lambda mu: 1 / mu,
+    "minnorm-fastest": lambda X: minnorm.step_sizes(X).best,
+    "minnorm-penalty": lambda alpha, n: 2 * n * alpha,
     "minnorm-metric": lambda X, y, w: np.eye(len(w)),
 }
 

@@ -60,11 +60,11 @@ def check(label: str, answer: Any) -> bool:
 
     Examples
     --------
-    >>> check("minnorm-tikhonov", ...)
-    minnorm-tikhonov: not answered yet
+    >>> check("minnorm-penalty", ...)
+    minnorm-penalty: not answered yet
     False
-    >>> check("minnorm-tikhonov", lambda mu: 1 / (2 * mu))
-    minnorm-tikhonov: right
+    >>> check("minnorm-penalty", lambda alpha, n: n * alpha)
+    minnorm-penalty: right
     True
     """
     exercise = _find(label)

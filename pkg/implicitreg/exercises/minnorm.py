@@ -56,19 +56,19 @@ EXERCISES = {
         hint="U.T @ (y - X @ w0) must have exactly one entry that is not zero: leave a solution along one direction.",
     ),
     "minnorm-fastest": Exercise(
-        reference=lambda X, *_: minnorm.step_sizes(X).best,
+        reference=lambda X: len(X) * minnorm.step_sizes(X).best,
         draw=lambda rng: _any_rank(rng)[:1],
-        hint="make the factors of the strongest and of the weakest direction equal; does the kernel count?",
+        hint="make the factors of the strongest and of the weakest direction equal; mind the mean, and the kernel.",
     ),
-    "minnorm-tikhonov": Exercise(
-        reference=lambda mu: 0.5 / mu,
-        draw=lambda rng: (float(rng.uniform(0.1, 3)),),
+    "minnorm-penalty": Exercise(
+        reference=lambda alpha, n: n * alpha,
+        draw=lambda rng: (float(rng.uniform(0.1, 3)), int(rng.integers(2, 50))),
         hint="multiply one objective by a number so that the losses agree, and mind the two halves.",
     ),
     "minnorm-metric": Exercise(
         reference=lambda X, y, w: np.eye(len(w)),
         draw=_with_interpolator,
         judge=_leads_to,
-        hint="look for a positive definite D with D z = w for one z in the row space, for instance z = X.T @ y.",
+        hint="which vectors does D X.T reach? Find one of them that D can send to w while staying positive definite.",
     ),
 }
