@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-
 from implicitreg.checks import CheckFailed, check, rate
 
 

@@ -19,11 +19,10 @@ from pathlib import Path
 import numpy as np
 import pooch
 import pytest
-from PIL import Image
-from scipy.io import savemat
-
 from implicitreg import datasets
 from implicitreg.datasets import DataError, load
+from PIL import Image
+from scipy.io import savemat
 
 DATA = os.environ.get("IMPLICITREG_DATA")
 UNROUTABLE = "http://127.0.0.1:9/"  # the discard port: nobody listens

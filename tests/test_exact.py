@@ -7,7 +7,6 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-
 from implicitreg import FiniteProblem, exact
 
 # --- brute force --------------------------------------------------------------------------------------------

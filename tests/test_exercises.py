@@ -6,7 +6,6 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
-
 from implicitreg import exercises
 
 CHAPTERS = sorted((Path(__file__).parents[1] / "book").rglob("*.ipynb"))

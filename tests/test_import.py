@@ -6,10 +6,9 @@ import sys
 import time
 from pathlib import Path
 
+import implicitreg as ir
 import numpy as np
 import pytest
-
-import implicitreg as ir
 from implicitreg import _validate
 
 PACKAGE = Path(ir.__file__).parent

@@ -6,7 +6,6 @@ import zipfile
 from pathlib import Path
 
 import pytest
-
 from implicitreg import ledger
 
 ENTRY = "- {id: a-1, source: S, printed: P, verdict: holds, chapter: 'f#l'}\n"

@@ -9,9 +9,8 @@ import pytest
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
-from scipy.stats import t
-
 from implicitreg import plotting
+from scipy.stats import t
 
 
 def linear(colour):

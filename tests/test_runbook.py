@@ -4,7 +4,6 @@ import json
 
 import nbformat
 import pytest
-
 from implicitreg import runbook
 
 

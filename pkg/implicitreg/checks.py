@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-
 from implicitreg import _validate
 
 MIN_SEPARATION = 5.0

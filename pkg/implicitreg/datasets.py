@@ -20,9 +20,8 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from PIL import Image
-
 from implicitreg import _validate
+from PIL import Image
 
 with warnings.catch_warnings():  # in a notebook pooch's tqdm asks for ipywidgets; our progress bar needs none
     warnings.simplefilter("ignore")

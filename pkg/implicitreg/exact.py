@@ -16,10 +16,9 @@ from dataclasses import dataclass
 from itertools import accumulate, chain, combinations
 
 import numpy as np
-from numpy.typing import ArrayLike
-
 from implicitreg import _validate
 from implicitreg.problems import FiniteProblem
+from numpy.typing import ArrayLike
 
 MAX_UPDATES = 250_000_000  # paths times steps (10 at least) times examples: up to about a minute on one core
 MAX_N = 1000  # binomial coefficients of N stay below the largest float

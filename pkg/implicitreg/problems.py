@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
-
 from implicitreg import _validate
+from numpy.typing import ArrayLike
 
 Loss = Callable[[torch.Tensor], torch.Tensor]
 

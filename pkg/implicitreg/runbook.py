@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-
 from implicitreg import ledger, records
 
 ROOT = Path(__file__).resolve().parents[2]

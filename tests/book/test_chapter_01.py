@@ -7,11 +7,10 @@ import itertools
 
 import numpy as np
 import pytest
-from scipy.integrate import solve_ivp
-from scipy.optimize import LinearConstraint, minimize, minimize_scalar
-
 from implicitreg.checks import CheckFailed, check
 from implicitreg.flow import minnorm
+from scipy.integrate import solve_ivp
+from scipy.optimize import LinearConstraint, minimize, minimize_scalar
 
 rng = np.random.default_rng(1)
 X, y = rng.normal(size=(6, 12)), rng.normal(size=6)

@@ -7,7 +7,6 @@ from functools import cache
 
 import nbformat
 import pytest
-
 from implicitreg import ledger, runbook
 
 CLAIMS = ledger.claims()

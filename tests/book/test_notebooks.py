@@ -5,7 +5,6 @@ import re
 
 import nbformat
 import pytest
-
 from implicitreg import runbook
 
 CHAPTERS = runbook.chapters()

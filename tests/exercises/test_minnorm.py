@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-
 from implicitreg.exercises import check
 from implicitreg.flow import minnorm
 

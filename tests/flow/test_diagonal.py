@@ -4,10 +4,9 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from implicitreg.flow import diagonal, minnorm
 from scipy.integrate import quad, solve_ivp
 from scipy.optimize import brentq, linprog, minimize
-
-from implicitreg.flow import diagonal, minnorm
 
 X = np.array([[1, 0.5, 2], [0.3, 1, -1]])
 y = np.array([1.4, 0.3])

@@ -4,10 +4,9 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from implicitreg.flow import factorization as mf
 from scipy.integrate import solve_ivp
 from scipy.optimize import linprog
-
-from implicitreg.flow import factorization as mf
 
 
 def symmetric(M):

@@ -3,10 +3,9 @@
 import mpmath
 import numpy as np
 import pytest
+from implicitreg.flow import geometry as geo
 from scipy.integrate import solve_ivp
 from scipy.optimize import minimize
-
-from implicitreg.flow import geometry as geo
 
 INF = np.inf
 Z3 = np.array([[1, 0.5, -0.2], [0.4, 1.5, 0.3], [2, -0.3, 1]])

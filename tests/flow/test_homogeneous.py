@@ -4,10 +4,9 @@ from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
-from scipy.integrate import solve_ivp
-
 from implicitreg.flow import geometry as geo
 from implicitreg.flow import homogeneous as hom
+from scipy.integrate import solve_ivp
 
 Z3 = np.array([[1, 0.5, -0.2], [0.4, 1.5, 0.3], [2, -0.3, 1]])
 XOR = hom.xor_certificate()

@@ -2,10 +2,9 @@
 
 import numpy as np
 import pytest
+from implicitreg.flow import diagonal, incremental, minnorm
 from scipy.integrate import quad, solve_ivp
 from scipy.optimize import brentq
-
-from implicitreg.flow import diagonal, incremental, minnorm
 
 DEPTHS = pytest.mark.parametrize("depth", [1, 2, 3, 4], ids="L{}".format)
 

@@ -5,12 +5,11 @@ from itertools import combinations
 import mpmath
 import numpy as np
 import pytest
+from implicitreg.flow import maxmargin as mm
 from scipy.integrate import solve_ivp
 from scipy.optimize import minimize, nnls
 from scipy.special import expit
 from sklearn.svm import SVC, LinearSVC
-
-from implicitreg.flow import maxmargin as mm
 
 FOUR = np.array([[1.0, 0.5], [0.4, 1.5], [2.0, 2.0], [3.0, 0.1]])
 THREE = np.array([[1.0, 1.0], [1.0, -1.0], [1.0, 0.3]])  # three support vectors in the plane: dependent

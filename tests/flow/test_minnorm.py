@@ -4,10 +4,9 @@ import mpmath
 import numpy as np
 import pytest
 import scipy.linalg
+from implicitreg.flow import minnorm
 from scipy.integrate import solve_ivp
 from scipy.optimize import minimize_scalar
-
-from implicitreg.flow import minnorm
 
 EPS = np.finfo(float).eps
 SHAPES = {"wide": (5, 12), "tall": (12, 5), "square": (6, 6)}

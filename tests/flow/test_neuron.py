@@ -2,10 +2,9 @@
 
 import numpy as np
 import pytest
+from implicitreg.flow import neuron
 from scipy.integrate import solve_ivp
 from scipy.optimize import minimize
-
-from implicitreg.flow import neuron
 
 ARCTAN = neuron.Activation(lambda u: -np.arctan(u), lambda v: -np.tan(v), lambda u: -1 / (1 + u**2))
 SMOOTH = {"sigmoid": neuron.sigmoid, "tanh": neuron.tanh, "softplus": neuron.softplus, "minus arctan": ARCTAN}

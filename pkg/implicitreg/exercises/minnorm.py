@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-
 from implicitreg.exercises import Exercise
 from implicitreg.flow import minnorm
 

@@ -9,11 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from implicitreg import _validate as V
 from numpy.typing import ArrayLike
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from scipy.optimize import linprog, nnls
-
-from implicitreg import _validate as V
 
 SUPPORT_TOLERANCE = 1e-8  # i is a support vector when z_i . w <= 1 + this
 _VANISHES = 1e-12  # a convex combination of unit vectors this short counts as zero

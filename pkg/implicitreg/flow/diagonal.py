@@ -22,13 +22,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.linalg
-from numpy.typing import ArrayLike
-from scipy.integrate import solve_ivp
-from scipy.optimize import linprog, nnls
-
 from implicitreg import _validate
 from implicitreg.flow import _dual
 from implicitreg.flow.minnorm import _indices
+from numpy.typing import ArrayLike
+from scipy.integrate import solve_ivp
+from scipy.optimize import linprog, nnls
 
 LARGEST_LOG_WEIGHT = 600.0  # e^600: weights beyond overflow on the way
 STIFF = 2e3  # t times the fastest rate, from which the implicit method is the cheaper one

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from numpy.typing import ArrayLike
-from scipy.integrate import solve_ivp
-
 from implicitreg._validate import _floats, integer, matrix, number, vector
 from implicitreg.flow import diagonal
+from numpy.typing import ArrayLike
+from scipy.integrate import solve_ivp
 
 _FEASIBLE = 1e-9  # residual, gap and eigenvalue tolerance of `min_trace`, with |A_i| and |y| scaled to one
 _HUGE = 1e8  # a dual value that no attainable trace exceeds, in the same scale

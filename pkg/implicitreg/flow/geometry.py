@@ -13,13 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from implicitreg import _validate as check
+from implicitreg.flow._svm import hard_margin, signed_rows
 from numpy.typing import ArrayLike
 from scipy.integrate import solve_ivp
 from scipy.optimize import linprog, minimize
 from scipy.special import softmax
-
-from implicitreg import _validate as check
-from implicitreg.flow._svm import hard_margin, signed_rows
 
 Elementwise = Callable[[np.ndarray], np.ndarray]
 

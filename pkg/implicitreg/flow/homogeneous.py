@@ -13,14 +13,13 @@ from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
+from implicitreg import _validate as check
+from implicitreg.flow._svm import hard_margin, signed_rows
+from implicitreg.flow.geometry import increasing_times
 from numpy.typing import ArrayLike
 from scipy.integrate import solve_ivp
 from scipy.optimize import nnls
 from scipy.special import logsumexp, softmax
-
-from implicitreg import _validate as check
-from implicitreg.flow._svm import hard_margin, signed_rows
-from implicitreg.flow.geometry import increasing_times
 
 RESOLVED = 1e7
 """The largest log(1/L) that :func:`gradient_flow` enters: beyond, rounding in q becomes noise in softmax(-q)."""

@@ -15,10 +15,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from implicitreg import _validate
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq
-
-from implicitreg import _validate
 
 DEEPEST = 4  # the primitive of 1/(w^(2 - 2/L) (w* - w)) is written out up to here
 

@@ -12,12 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
-from scipy.integrate import ODEintWarning, odeint, solve_ivp
-from scipy.linalg import LinAlgError
-from scipy.optimize import linprog
-from scipy.special import expit, logsumexp, softmax, wrightomega
-
 from implicitreg import _validate as V
 from implicitreg.flow._svm import (
     LP,
@@ -31,6 +25,11 @@ from implicitreg.flow._svm import (
     soft_margin,
     support_frame,
 )
+from numpy.typing import ArrayLike
+from scipy.integrate import ODEintWarning, odeint, solve_ivp
+from scipy.linalg import LinAlgError
+from scipy.optimize import linprog
+from scipy.special import expit, logsumexp, softmax, wrightomega
 
 __all__ = [
     "Asymptotics", "HardMargin", "NotSeparable", "asymptotics", "degenerate_example", "gradient_descent",

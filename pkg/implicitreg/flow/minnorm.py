@@ -12,9 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.linalg
-from numpy.typing import ArrayLike
-
 from implicitreg import _validate
+from numpy.typing import ArrayLike
 
 GRAM_RATIO = 1 / 25  # a Gram matrix loses cond(X)^2, not cond(X): use one only while cond(X) <= 5
 GRAM_RANGE = 1e-140, 1e140  # of the largest entry of X: beyond, squares over- or underflow

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from itertools import count
 
 import numpy as np
+from implicitreg._validate import data, number, vector
 from numpy.typing import ArrayLike
 from scipy.integrate import solve_ivp
 from scipy.optimize import brentq
 from scipy.special import expit, logit
-
-from implicitreg._validate import data, number, vector
 
 _MOST_CALLS = 200_000  # of the right-hand side; smooth activations take a few thousand
 Elementwise = Callable[[np.ndarray], np.ndarray]
