@@ -4,6 +4,7 @@
 * Sphinx emits inline scripts of extensions twice; a second ``const`` of one name is an error in the console.
 * Bibliographies get the role that their list asks for; sphinx-proof and sphinx-exercise repeat ids.
 * ``{ledger} FILE`` is a table of the claims of ``book/claims.yml`` that a chapter states.
+* ``{benchmarks} RECORD`` is the tables of a record that a script of ``tests/benchmarks`` wrote.
 """
 
 from __future__ import annotations
@@ -59,6 +60,65 @@ class Ledger(SphinxDirective):
         return [f"::::{{dropdown}} {title} {badge}", *body, "::::", ""]
 
 
+class Benchmarks(SphinxDirective):
+    """The tables of a benchmark's record, and which goals it reached."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        from implicitreg import records
+
+        name = self.arguments[0]
+        self.env.note_dependency(str(Path(self.env.srcdir) / "book" / "records" / f"{name}.json"))
+        record = records.load(name)
+        rows, groups = record["results"]["rows"], {}
+        for row in rows:
+            groups.setdefault(row["group"], []).append(row)
+        lines = [self.setting(record), "", *self.goals(rows), ""]
+        lines += [line for title, group in groups.items() for line in self.table(title, group)]
+        lines += [f"- {text}" for text in record["results"]["skipped"]]
+        holder = nodes.container(classes=["benchmarks"])
+        self.state.nested_parse(StringList(lines, source=self.env.docname), self.content_offset, holder)
+        return [holder]
+
+    @staticmethod
+    def setting(record: dict) -> str:
+        settings = record["settings"]
+        libraries = ", ".join(f"{k} {v}" for k, v in (record["versions"] | settings["peers"]).items())
+        return (f"Measured on {settings['machine']}, {settings['threads']} thread, {settings['clock']}, "
+                f"{len(record['seeds'])} draws of the data; {libraries}.")  # fmt: skip
+
+    @classmethod
+    def goals(cls, rows: list[dict]) -> list[str]:
+        judged = [row for row in rows if row["goal"]]
+        missed = [row for row in judged if not row["reached"]]
+        head = f"**{len(judged) - len(missed)} of {len(judged)} goals are reached.**"
+        lines = [f"- {row['group']}, {row['problem']}, against {row['peer']}: the goal is {row['goal']}, "
+                 f"the ratio {cls.figures(row['ratio'])}, the errors {cls.errors(row)}." for row in missed]  # fmt: skip
+        return [head + (" These are not:" if missed else ""), "", *lines]
+
+    @staticmethod
+    def figures(x: float) -> str:
+        return f"{float(f'{x:.2g}'):.6g}"
+
+    @staticmethod
+    def errors(row: dict) -> str:
+        return f"{row['ours_error']:.0e} (ours) and " + (f"{row['peer_error']:.0e}" if row["peer_error"] else "none")
+
+    @classmethod
+    def table(cls, title: str, rows: list[dict]) -> list[str]:
+        head = ["problem", "ours, ms", "other method", "its ms", "ratio (range)", "our error", "its error", "goal"]
+        body = [
+            [row["problem"], cls.figures(row["ours_ms"]), row["peer"], cls.figures(row["peer_ms"]),
+             f"{cls.figures(row['ratio'])} ({cls.figures(min(row['ratios']))}–{cls.figures(max(row['ratios']))})",
+             f"{row['ours_error']:.0e}", "" if row["peer_error"] is None else f"{row['peer_error']:.0e}",
+             "" if row["goal"] is None else f"{row['goal']}: {'reached' if row['reached'] else '**missed**'}"]
+            for row in rows
+        ]  # fmt: skip
+        cells = [head, ["---"] * len(head), *body]
+        return [f":::{{table}} {title}", "", *("| " + " | ".join(row) + " |" for row in cells), ":::", ""]
+
+
 def runtime(name, rawtext, text, lineno, inliner, options=None, content=None):
     """``{runtime}`CHAPTER` ``: how long the chapter took when it last ran, in words."""
     times = json.loads((Path(__file__).parents[1] / "records" / "runtimes.json").read_text("utf8"))
@@ -103,6 +163,7 @@ def mend_body(app, pagename, templatename, context, doctree) -> None:
 
 def setup(app):
     app.add_directive("ledger", Ledger)
+    app.add_directive("benchmarks", Benchmarks)
     app.add_role("runtime", runtime)
     app.connect("build-finished", copy_mathjax)
     app.connect("html-page-context", drop_twins, priority=900)

@@ -1,0 +1,51 @@
+"""Chapter 4, diagonal networks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from implicitreg.exercises import Exercise
+from implicitreg.flow import diagonal
+
+Arrays = tuple[Any, ...]
+
+
+def _toy(rng: np.random.Generator) -> Arrays:
+    return float(rng.uniform(0.5, 3)), float(10 ** rng.uniform(-2, 1))
+
+
+def _weights(rng: np.random.Generator) -> Arrays:
+    return rng.normal(size=4), float(10 ** rng.uniform(-2, 0))
+
+
+def _race(rng: np.random.Generator) -> Arrays:
+    return rng.uniform(0.5, 2, size=4), int(rng.integers(4))
+
+
+def _wins(c: np.ndarray, _: np.ndarray, x: np.ndarray, i: int) -> bool:
+    """A positive shape from which a network of depth 3 puts (almost) everything on coordinate i."""
+    if not (np.isfinite(c).all() and (c > 0).all()):
+        return False
+    share = x * diagonal.limit(x[None], [1.0], log_alpha=-200.0, depth=3, signed=False, shape=c / c.max()).w
+    return bool(share[i] > 1 - 1e-6)
+
+
+EXERCISES = {
+    "diagonal-toy": Exercise(
+        reference=lambda y, alpha: diagonal.limit([[1.0, 2.0]], [y], alpha, signed=False).w,
+        draw=_toy,
+        hint="log w2 moves twice as fast as log w1: one unknown q, one quadratic equation.",
+    ),
+    "diagonal-gradient": Exercise(
+        reference=lambda w, alpha: diagonal.potential_gradient(w, alpha),
+        draw=_weights,
+        hint="it is 4z, where w = 2 alpha² sinh(4z).",
+    ),
+    "diagonal-winner": Exercise(
+        reference=lambda x, i: np.ones(len(x)),
+        draw=_race,
+        judge=_wins,
+        hint="the limit has the least sum of w_j / c_j with x·w = y: which coordinate is then the cheapest?",
+    ),
+}

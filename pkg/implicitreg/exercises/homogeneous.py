@@ -1,0 +1,76 @@
+"""Chapter 8, homogeneous networks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from implicitreg.exercises import Exercise
+from implicitreg.flow import homogeneous as hom
+
+Arrays = tuple[Any, ...]
+
+
+def _network(rng: np.random.Generator) -> Arrays:
+    """Parameters, output and gradient of a linear network of one to four layers, or of a diagonal one."""
+    X = rng.normal(size=(1, 3))
+    depth = int(rng.integers(1, 5))
+    net = hom.DeepLinear(X, [1], [2] * (depth - 1)) if rng.random() < 0.7 else hom.Diagonal(X, [1], depth)
+    theta = rng.normal(size=net.size)
+    return theta, float(net.q(theta)[0]), net.pullback(theta, np.ones(1))
+
+
+def _on_the_hyperbola(rng: np.random.Generator) -> Arrays:
+    return (*rng.uniform(0.2, 2.0, size=2), float(np.exp(-rng.uniform(1, 9))))
+
+
+def _share(a: float, b: float, loss: float) -> float:
+    """Go to the point of the hyperbola through (a, b) whose product is log(1/loss), and measure there."""
+    square = (a**2 - b**2) / 2 + np.hypot((a**2 - b**2) / 2, np.log(loss))
+    w = np.array([np.sqrt(square), -np.log(loss) / np.sqrt(square)])
+    return 2 * hom.normalized_margin(hom.DeepLinear([[1.0]], [1], [1]), w)
+
+
+def _predictor(rng: np.random.Generator) -> Arrays:
+    return rng.normal(size=4), int(rng.integers(1, 5))
+
+
+def _is_short(answer: np.ndarray, _: np.ndarray, w: np.ndarray, width: int) -> bool:
+    """The right predictor, and 2|w| for the squared norm, which is the least possible."""
+    net = hom.DeepLinear(np.eye(w.size), np.ones(w.size), [width])
+    size = 2 * np.linalg.norm(w)
+    return bool(np.allclose(net.end_to_end(answer), w, atol=1e-8) and abs(answer @ answer - size) < 1e-8 * size)
+
+
+def _race(rng: np.random.Generator) -> Arrays:
+    return rng.uniform(0.3, 2, size=4), rng.uniform(0.3, 2, size=4), int(rng.integers(2, 6))
+
+
+def _first_to_blow_up(u: np.ndarray, z: np.ndarray, m: int) -> int:
+    """For m = 2 the largest rate; else the least B at which u_j^(2-m) - m (m-2) z_j B vanishes."""
+    return int(np.argmax(z)) if m == 2 else int(np.argmin(u ** (2.0 - m) / z))
+
+
+EXERCISES = {
+    "homogeneous-degree": Exercise(
+        reference=lambda theta, q, g: np.dot(theta, g) / q,
+        draw=_network,
+        hint="Euler's identity relates the gradient, the parameters and the output.",
+    ),
+    "homogeneous-share": Exercise(
+        reference=_share,
+        draw=_on_the_hyperbola,
+        hint="one example: the output is log(1/loss). Use what is conserved, and divide by the largest margin.",
+    ),
+    "homogeneous-balance": Exercise(
+        reference=lambda w, width: np.zeros(width * (len(w) + 1)),
+        draw=_predictor,
+        judge=_is_short,
+        hint="both layers of rank one, of the same norm, and aligned; which norm must they have?",
+    ),
+    "homogeneous-winner": Exercise(
+        reference=_first_to_blow_up,
+        draw=_race,
+        hint="find the time at which each coordinate would become infinite, if the others did not get there first.",
+    ),
+}

@@ -1,0 +1,74 @@
+"""Chapter 2, separable data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from implicitreg.exercises import Exercise
+from implicitreg.flow import maxmargin
+
+Arrays = tuple[Any, ...]
+
+
+def _signed(Z: np.ndarray) -> Arrays:
+    """Rows that are already multiplied by their labels, as data."""
+    return Z, np.ones(len(Z))
+
+
+def _classifier(rng: np.random.Generator) -> Arrays:
+    X = rng.normal(size=(6, 3))
+    return X, rng.choice([-1.0, 1.0], size=6), rng.normal(size=3)
+
+
+def _independent(rng: np.random.Generator) -> Arrays:
+    """Two rows at an angle below 90°; every other time so different in length that only the shorter one supports."""
+    u, v = np.linalg.qr(rng.normal(size=(4, 2)))[0].T
+    long = 5.0 if rng.random() < 0.5 else 1.0
+    return (np.array([u, long * (0.8 * u + 0.6 * v)]),)
+
+
+def _interpolates(Z: np.ndarray) -> bool:
+    return bool(np.allclose(Z @ maxmargin.hard_margin(*_signed(Z)).w, 1, atol=1e-9))
+
+
+def _train_and_validation(rng: np.random.Generator) -> Arrays:
+    return rng.normal(size=(7, 5)), rng.normal(size=(4, 5))
+
+
+def _slope(V: np.ndarray, Z: np.ndarray) -> float:
+    return float(np.maximum(0, -V @ maxmargin.hard_margin(*_signed(Z)).w).mean())
+
+
+def _wait(margin: float, n: int, eps: float) -> float:
+    log_n = np.log(n)
+    return float(log_n / eps + np.log1p(-np.exp(-log_n / eps)) - log_n - 2 * np.log(margin))
+
+
+EXERCISES = {
+    "margin-distance": Exercise(
+        reference=lambda X, y, w: maxmargin.margin(X, y, w),
+        draw=_classifier,
+        hint="the signed distance of the worst example from the hyperplane; it must not change when w is doubled.",
+    ),
+    "margin-interpolates": Exercise(
+        reference=_interpolates,
+        draw=_independent,
+        hint="write the interpolator as a combination of the rows; what must be true of its coefficients?",
+    ),
+    "margin-rate": Exercise(
+        reference=lambda a: maxmargin.asymptotics(*_signed(np.diag(a))).margin_rate,
+        draw=lambda rng: (rng.uniform(0.5, 2.0, size=4),),
+        hint="the dual is 1/a_i²; divide it by its sum, and mind the min-entropy and the factor of the margin.",
+    ),
+    "margin-wait": Exercise(
+        reference=_wait,
+        draw=lambda rng: (float(rng.uniform(0.1, 1)), int(rng.integers(5, 50)), float(rng.uniform(0.1, 0.9))),
+        hint="set log n / log(1 + n margin² t) equal to eps and solve for t; the answer is its logarithm.",
+    ),
+    "margin-slope": Exercise(
+        reference=_slope,
+        draw=_train_and_validation,
+        hint="only validation points on the wrong side of w* count, each with |z . w*|; the mean is over all points.",
+    ),
+}

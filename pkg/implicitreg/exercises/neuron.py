@@ -1,0 +1,66 @@
+"""Chapter 7, one neuron."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from implicitreg.exercises import Exercise
+from implicitreg.flow import neuron
+from scipy.integrate import quad, solve_ivp
+
+Arrays = tuple[Any, ...]
+
+
+def _positive(rng: np.random.Generator) -> Arrays:
+    """Three rows in five dimensions, the third the sum of the others in every other trial; labels that exp can give."""
+    X = rng.normal(size=(3, 5))
+    if rng.random() < 0.5:
+        X[2] = X[0] + X[1]
+    return X, np.exp(0.5 * X @ rng.normal(size=5)), rng.normal(size=5)
+
+
+def _hours(w: float) -> float:
+    """The time from 0 to w on the slope dw/dt = ψ(1 − ψ)², by quadrature."""
+    return quad(lambda s: (1 + np.exp(s)) ** 3 * np.exp(-s), 0, w, epsabs=0, epsrel=1e-12)[0]
+
+
+def _critical(X: np.ndarray, y: np.ndarray) -> float:
+    slope = neuron.sigmoid.derivative(neuron.sigmoid.inverse(y))
+    return float(2 / np.linalg.eigvalsh((X * slope[:, None] ** 2).T @ X)[-1])
+
+
+def _strongest() -> float:
+    """The value for c → ∞: follow (1 − w2, u3) to the time when u3 is zero; w3 = 2 w2 − 1 there."""
+
+    def silent(_: float, state: np.ndarray) -> float:
+        return state[1]
+
+    silent.terminal = True
+    A = np.array([[-1.0, -2.0], [-2.0, -5.0]])
+    run = solve_ivp(lambda _, s: A @ s, (0, 2), [1.0, 1.0], "DOP853", events=silent, rtol=1e-12, atol=1e-14)
+    return float(1 - 2 * run.y[0, -1])
+
+
+EXERCISES = {
+    "neuron-exponential": Exercise(
+        reference=lambda X, y, w0: neuron.limit(X, y, np.log, w0),
+        draw=_positive,
+        hint="which linear system do the zero-loss points solve, and which of them is nearest to w0?",
+    ),
+    "neuron-saturated": Exercise(
+        reference=_hours,
+        draw=lambda rng: (float(rng.uniform(0.2, 4)),),
+        hint="dt = dw / (ψ (1 − ψ)²); write it with E = exp(w), and mind that the start is w = 0, where E = 1.",
+    ),
+    "neuron-critical": Exercise(
+        reference=_critical,
+        draw=lambda rng: (rng.normal(size=(3, 5)), rng.uniform(0.05, 0.95, size=3)),
+        hint="the Hessian at zero loss weighs each example by its slope squared; for the sigmoid ψ' = ψ (1 − ψ).",
+    ),
+    "neuron-strongest": Exercise(
+        reference=_strongest,
+        draw=lambda rng: (),
+        hint="for large c the first example is fitted at once: put w1 = 1 and follow 1 − w2 and u3 until u3 = 0.",
+    ),
+}

@@ -1,0 +1,103 @@
+"""The benchmarks compute what they say, at toy sizes; no time is asserted."""
+
+import harness
+import numpy as np
+import part1
+import pytest
+from harness import Goal, Row, Task, Unusable
+
+TASKS = {
+    "least squares": (part1.least_squares(6, 15, None, [part1.RK45, part1.DUAL, part1.LSODA, part1.PATH], 0), 1e-8),
+    "ill-conditioned": (part1.least_squares(6, 15, 1e3, [part1.LSODA, part1.PATH], 0), 1e-8),
+    "hard margin": (part1.hard_margin(8, 20, 0), 1e-6),
+    "diagonal network": (part1.diagonal_limit(5, 15, 1e-6, [part1.FLOW, part1.OURS], 0), 1e-6),
+}
+OPTIONAL = {part1.CLARABEL, part1.TSIT5, part1.KVAERNO5, part1.DOPRI5, part1.CVXPY}
+CASES = [
+    pytest.param(task, peer, tolerance, id=f"{title}-{peer}")
+    for title, (task, tolerance) in TASKS.items()
+    for peer in task.peers
+    if peer not in OPTIONAL
+]
+
+
+@pytest.mark.parametrize("task", [pytest.param(task, id=title) for title, (task, _) in TASKS.items()])
+def test_ours_meets_the_reference(task):
+    assert task.error(task.ours()) < 1e-12
+
+
+@pytest.mark.parametrize(("task", "peer", "tolerance"), CASES)
+def test_a_peer_solves_the_same_problem(task, peer, tolerance):
+    answer = task.peers[peer]()
+    assert answer is None or task.error(answer) < tolerance
+
+
+def test_the_two_references_of_least_squares_agree():
+    X, y, t = part1.regression(6, 15, None, 0)
+    assert part1.relative(part1.flow_by_svd(X, y, t), part1.flow_by_jacobi(X, y, t)) < 1e-14
+
+
+def test_basis_pursuit_is_another_problem():
+    task = part1.diagonal_limit(5, 15, 1e-6, [part1.HIGHS], 0)
+    assert 1e-4 < task.error(task.peers[part1.HIGHS]()) < 1
+
+
+def test_a_false_support_certifies_nothing():
+    X, y = part1.separable(8, 20, 0)
+    Z = y[:, None] * X
+    support = part1.maxmargin.hard_margin(X, y).support
+    with pytest.raises(ArithmeticError, match="not the support"):
+        part1.certified_margin(Z, support[1:])
+
+
+def test_both_descents_go_to_the_direction_of_the_flow():
+    task = part1.margin_flow(4, 10, "logistic", [part1.DESCENT, part1.DUAL_DESCENT], 0)
+    ours = task.error(task.ours())
+    w, w_dual = task.peers[part1.DESCENT](), task.peers[part1.DUAL_DESCENT]()
+    assert ours < task.error(w) < 0.01
+    assert np.allclose(w, w_dual, rtol=1e-9)
+
+
+def row(ratios, ours_error=0.0, peer_error=None, goal=None):
+    return Row("group", "problem", "peer", 1.0, 2.0, ratios, ours_error, peer_error, goal)
+
+
+@pytest.mark.parametrize(
+    ("goal", "reached"),
+    [
+        (Goal("ratio", 2), True), (Goal("ratio", 2.1), False), (Goal("error", error=1e-12), True),
+        (Goal("error", error=1e-14), False), (Goal("gain", gain=10), True), (Goal("gain", gain=11), False),
+    ],
+    ids=lambda value: f"{value.ratio}-{value.error}-{value.gain}" if isinstance(value, Goal) else str(value),
+)  # fmt: skip
+def test_a_goal_is_judged_by_the_median_ratio_and_the_errors(goal, reached):
+    assert row([1.0, 2.0, 9.0], 1e-13, 1e-12, goal).reached is reached
+
+
+def test_a_row_without_goal_is_neither_reached_nor_missed():
+    assert row([1.0]).plain()["reached"] is None
+
+
+def test_times_are_taken_in_turns():
+    calls = []
+    harness.in_turns(lambda: calls.append("ours"), lambda: calls.append("peer"), budget=0.0)
+    assert calls[0] == "ours"
+    assert calls[-1] == "peer"
+
+
+def test_what_is_not_installed_is_left_out_with_a_line(capsys):
+    def missing():
+        raise ImportError("no such library", name="nolibrary")
+
+    case = harness.Case("group", "problem", lambda seed: Task(float, {"peer": missing}, float), {})
+    rows, skipped = harness.run([case], [0], budget=0.0)
+    assert rows == []
+    assert skipped == ["problem: peer left out, nolibrary is not installed"]
+    assert skipped[0] in capsys.readouterr().out
+
+
+def test_a_peer_over_the_cap_is_left_out(monkeypatch):
+    monkeypatch.setattr(harness, "CAP", -1.0)
+    case = harness.Case("group", "problem", lambda seed: Task(float, {"peer": float}, float), {})
+    with pytest.raises(Unusable, match="one call takes"):
+        harness.compare(case, "peer", [case.make(0)], budget=0.0)

@@ -1,0 +1,41 @@
+"""Chapter 7: right answers are right, and the likely mistakes are not."""
+
+import numpy as np
+import pytest
+from implicitreg.exercises import check, neuron
+from implicitreg.flow.neuron import relu_example
+
+
+def hours(w):
+    E = np.exp(w)
+    return E**2 / 2 + 3 * E + 3 * w - 1 / E - 5 / 2
+
+
+RIGHT = {
+    "neuron-exponential": lambda X, y, w0: w0 + np.linalg.pinv(X) @ (np.log(y) - X @ w0),
+    "neuron-saturated": hours,
+    "neuron-critical": lambda X, y: 2 / np.linalg.norm((y * (1 - y))[:, None] * X, 2) ** 2,
+    "neuron-strongest": lambda: 1 - 2 * np.sqrt(2) * (1 + np.sqrt(2)) ** (-3 / np.sqrt(8)),
+}
+WRONG = {
+    "neuron-exponential": lambda X, y, w0: np.linalg.pinv(X) @ np.log(y),  # the start forgotten
+    "neuron-saturated": lambda w: hours(w) + 5 / 2,  # the constant of integration forgotten
+    "neuron-critical": lambda X, y: 32 / np.linalg.norm(X, 2) ** 2,  # the step that is safe from everywhere
+    "neuron-strongest": lambda: 0.0,  # the shortest zero-loss point
+}
+
+
+@pytest.mark.parametrize("label", RIGHT)
+def test_right_answer(label, capsys):
+    assert check(label, RIGHT[label])
+    assert capsys.readouterr().out == f"{label}: right\n"
+
+
+@pytest.mark.parametrize("label", WRONG)
+def test_likely_mistake_gets_a_hint(label, capsys):
+    assert not check(label, WRONG[label])
+    assert "not yet. Hint: " in capsys.readouterr().out
+
+
+def test_strongest_push_is_the_limit_of_the_three_points():
+    assert relu_example(1e4).w[2] == pytest.approx(neuron._strongest(), abs=1e-7)  # it is approached like 1/c²
