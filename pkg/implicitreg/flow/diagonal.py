@@ -237,7 +237,8 @@ def limit(
     off the support are of order :math:`\alpha^{2s^*}`, :func:`recovery_exponent`, at depth L of order
     :math:`\alpha^L`. As :math:`\alpha \to \infty` it tends to the minimum-norm interpolator if signed; if not, to a
     maximiser of :math:`\sum_jw_j^{2/L}` where that is bounded. A shape c leaves the limit :math:`\alpha \to 0` alone at
-    depth 2, if it is the only solution of basis pursuit; at depth :math:`L \ge 3` that limit minimises :math:`\sum_jc_j^{-(L-2)}|w_j|`.
+    depth 2, if basis pursuit has only one solution; at depth :math:`L \ge 3` that limit minimises
+    :math:`\sum_jc_j^{-(L-2)}|w_j|`.
 
     Method: damped Newton on the convex dual in n variables, with continuation in alpha. The residual is at most 1e-12
     times the larger of ``|y|`` and ``|X| |w|`` (largest entries). For rank-deficient X the dual is the one in the range
