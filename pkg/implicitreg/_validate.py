@@ -80,6 +80,19 @@ def integer(name: str, value: Any, *, low: int | None = None, high: int | None =
     return int(value)
 
 
+def indices(name: str, value: Any, *, size: int) -> np.ndarray:
+    """A non-empty one-dimensional array of integers from 0 to ``size - 1``."""
+    vector(name, value)
+    array = np.asarray(value)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{name} has dtype {array.dtype}: expected integers")
+    wrong = (array < 0) | (array >= size)
+    if wrong.any():
+        k = int(np.argmax(wrong))
+        raise ValueError(f"{name}[{k}] = {array[k]}: expected an integer, 0 to {size - 1}")
+    return array
+
+
 def choice(name: str, value: Any, options: Iterable[str]) -> str:
     """One of ``options``."""
     options = list(options)

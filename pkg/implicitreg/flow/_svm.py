@@ -108,16 +108,26 @@ def margin(X: ArrayLike, y: ArrayLike, w: ArrayLike) -> float | np.ndarray:
 
 def gram_factor(K: np.ndarray, least: float = 1e-8) -> tuple[np.ndarray, bool]:
     """Cholesky factor of a Gram matrix; LinAlgError when a row is within sqrt(least) of the span of earlier ones."""
-    factor = cho_factor(K, lower=True)
+    factor = cho_factor(K, lower=True, check_finite=False)
     if np.diag(factor[0]).min() ** 2 < least * np.diag(K).max():
         raise LinAlgError("dependent rows")
     return factor
 
 
-def _gram_solve(K: np.ndarray, h: np.ndarray, S: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The b with (U U')_SS b = h_S, and all the slacks."""
-    b = cho_solve(gram_factor(K[np.ix_(S, S)]), h[S])
-    return b, K[:, S] @ b - h
+@dataclass
+class _GramSolver:
+    """Solves (U U')_SS b = h_S with K = U U', and keeps the factor of the last S."""
+
+    K: np.ndarray
+    h: np.ndarray
+    factor: tuple[np.ndarray, bool] | None = None
+
+    def __call__(self, S: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """b, and all the slacks."""
+        self.factor = gram_factor(self.K if S.all() else self.K[np.ix_(S, S)])
+        beta = np.zeros(len(S))
+        beta[S] = b = cho_solve(self.factor, self.h[S], check_finite=False)
+        return b, self.K @ beta - self.h
 
 
 def _lstsq_solve(U: np.ndarray, h: np.ndarray, S: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -169,9 +179,8 @@ def _shortest(U: np.ndarray, h: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return v, np.linalg.lstsq(U.T, v, rcond=None)[0]
 
 
-def _shortest_by_gram(U: np.ndarray, h: np.ndarray, K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _shortest_by_gram(U: np.ndarray, h: np.ndarray, factor: tuple[np.ndarray, bool]) -> tuple[np.ndarray, np.ndarray]:
     """The same for well-conditioned rows: two corrections make the error cond(U) eps instead of its square."""
-    factor = gram_factor(K)
     b = cho_solve(factor, h)
     for _ in range(2):
         b += cho_solve(factor, h - U @ (U.T @ b))
@@ -183,10 +192,10 @@ def _least_distance(U: np.ndarray, h: np.ndarray) -> tuple[np.ndarray, np.ndarra
     n, d = U.shape
     beta = np.zeros(n)
     if 50 <= n <= d:
-        K = U @ U.T
-        S = _active_set(h, np.ones(n, dtype=bool), lambda S: _gram_solve(K, h, S))
+        solve = _GramSolver(U @ U.T, h)
+        S = _active_set(h, np.ones(n, dtype=bool), solve)
         if S is not None:
-            v, beta[S] = _shortest_by_gram(U[S], h[S], K[np.ix_(S, S)])
+            v, beta[S] = _shortest_by_gram(U if S.all() else U[S], h[S], solve.factor)
             return v, beta
     S = _active_set(h, _lawson_hanson(U, h), lambda S: _lstsq_solve(U, h, S))
     if S is None:
@@ -208,7 +217,7 @@ def _verify(U: np.ndarray, h: np.ndarray, v: np.ndarray, beta: np.ndarray) -> No
 
 def _unit_rows(Z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The rows divided by their norms, and the norms (no overflow on the way)."""
-    scale = float(np.abs(Z).max()) or 1.0
+    scale = max(float(Z.max()), -float(Z.min())) or 1.0
     U = Z / scale
     norms = np.linalg.norm(U, axis=1)
     if not norms.all():

@@ -24,7 +24,6 @@ import numpy as np
 import scipy.linalg
 from implicitreg import _validate
 from implicitreg.flow import _dual
-from implicitreg.flow.minnorm import _indices
 from numpy.typing import ArrayLike
 from scipy.integrate import solve_ivp
 from scipy.optimize import linprog, nnls
@@ -936,7 +935,7 @@ def stochastic_gradient_descent(
     """
     X, y, eta, u, v = _descent_arguments(X, y, eta, alpha, signed)
     with np.errstate(over="ignore", invalid="ignore"):
-        for i in _indices(indices, len(y)):
+        for i in _validate.indices("indices", indices, size=len(y)):
             step = 2 * eta * (y[i] - X[i] @ (u * u - v * v)) * X[i]
             u, v = u * (1 + step), v * (1 - step)
     return _finite(Factors(u, v), eta)

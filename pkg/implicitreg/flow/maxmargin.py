@@ -82,11 +82,11 @@ class _LateFlow:
     log_R2: float
     size: float  # the scale of x, for the absolute tolerance
 
-    def _pushes(self, lam: float, xi: np.ndarray, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _pushes(self, lam: float, xi: np.ndarray, theta: np.ndarray) -> tuple[np.ndarray, float | np.ndarray]:
         """The a_i and the -d log a_i / d m_i."""
         shift = self.m0 + self.B @ xi
         log_a = self.log_R2 + (1 - theta) * lam - shift
-        curvature = np.ones(len(shift))
+        curvature = 1.0
         if self.loss == "logistic":
             m = theta * lam + shift
             log_a, curvature = log_a - np.logaddexp(0, -m), expit(m)

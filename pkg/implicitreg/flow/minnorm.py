@@ -297,18 +297,6 @@ def gradient_descent(
     return w0 + modes.combine(_heavy_ball_progress(eta * modes.s * modes.s, momentum, k) / modes.s)
 
 
-def _indices(value: ArrayLike, n: int) -> np.ndarray:
-    _validate.vector("indices", value)
-    indices = np.asarray(value)
-    if indices.dtype.kind not in "iu":
-        raise TypeError(f"indices has dtype {indices.dtype}: expected integers")
-    wrong = (indices < 0) | (indices >= n)
-    if wrong.any():
-        k = int(np.argmax(wrong))
-        raise ValueError(f"indices[{k}] = {indices[k]}: expected an example, 0 to {n - 1}")
-    return indices
-
-
 def stochastic_gradient_descent(
     X: ArrayLike, y: ArrayLike, eta: float, indices: Sequence[int] | np.ndarray, w0: ArrayLike | None = None
 ) -> np.ndarray:
@@ -366,7 +354,7 @@ def stochastic_gradient_descent(
     """
     X, y, w0 = _problem(X, y, w0)
     eta = _validate.number("eta", eta, above=0)
-    indices = _indices(indices, len(y))
+    indices = _validate.indices("indices", indices, size=len(y))
     W = np.empty((len(indices) + 1, len(w0)))
     W[0] = w0
     for k, i in enumerate(indices):
