@@ -22,7 +22,7 @@ def test_import_takes_under_a_second_and_loads_no_torch():
 
 
 def test_everything_announced_is_there():
-    for package in (ir, ir.flow):
+    for package in (ir, ir.flow, ir.gap):
         for name in dir(package):
             assert getattr(package, name) is not None
 
@@ -32,7 +32,6 @@ def test_unknown_attribute_names_the_known():
         _ = ir.flows
 
 
-FOUNDATION = {"problems", "exact", "datasets", "records", "checks", "ledger", "exercises", "plotting", "runbook"}
 PARTS = {"flow", "gap", "diagrams", "noise"}
 
 
@@ -57,6 +56,7 @@ def test_arrows_point_one_way(path):
         (lambda: _validate.matrix("X", [[1.0], [1.0, 2.0]]), "X is ragged"),
         (lambda: _validate.vector("y", [1.0], size=2), r"y has shape \(1,\): expected \(2,\)"),
         (lambda: _validate.vector("y", []), "expected a non-empty one-dimensional array"),
+        (lambda: _validate.indices("indices", [0, 3], size=3), r"indices\[1\] = 3: expected an integer, 0 to 2"),
         (lambda: _validate.number("eta", -1.0, above=0), "eta = -1.0: expected a finite number > 0"),
         (lambda: _validate.number("eta", float("inf"), above=0), "eta = inf"),
         (lambda: _validate.integer("k", -1, low=0), "k = -1: expected an integer >= 0"),

@@ -10,6 +10,22 @@ from implicitreg._lazy import attach
 __version__ = "0.1.0"
 __getattr__, __dir__ = attach(
     __name__,
-    ["checks", "datasets", "exact", "exercises", "flow", "ledger", "plotting", "problems", "records", "runbook"],
+    [
+        "checks",
+        "datasets",
+        "ensembles",
+        "exact",
+        "exercises",
+        "experiments",
+        "flow",
+        "gap",
+        "gradstats",
+        "ledger",
+        "nets",
+        "plotting",
+        "problems",
+        "records",
+        "runbook",
+    ],
     {"FiniteProblem": "problems", "check": "checks", "explain": "ledger"},
 )

@@ -1,7 +1,8 @@
 """Two calls in turns, in CPU time on one thread, over several seeds of data; the table and the record of what came out.
 
 A ratio is the peer's time over ours: above one, ours is faster. Time is the CPU time of the process, all its threads
-together, so that neither other work on the machine nor a second thread of a peer enters.
+together, so that neither other work on the machine nor a second thread of a peer enters; on a GPU it is wall time, and
+the calls wait until the device has finished.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ SAMPLE = 0.004  # s: shorter calls are repeated within one sample
 ROUNDS = 15  # at most so many samples of each
 CAP = 20.0  # s: a peer slower than this is left out
 LIBRARIES = "clarabel", "cvxpy", "diffrax", "jax", "torchdiffeq"
+CLOCKS = {"CPU time of the process": time.process_time, "wall time": time.perf_counter}
+CPU, WALL = CLOCKS
 
 
 class Unusable(Exception):
@@ -91,21 +94,22 @@ class Row:
         return asdict(self) | {"goal": goal, "ratio": self.ratio, "reached": self.reached}
 
 
-def _sample(call: Callable[[], Any]) -> float:
-    """CPU seconds a call."""
-    start, calls, spent = time.process_time(), 0, 0.0
+def _sample(call: Callable[[], Any], now: Callable[[], float]) -> float:
+    """Seconds a call."""
+    start, calls, spent = now(), 0, 0.0
     while spent < SAMPLE:
         call()
         calls += 1
-        spent = time.process_time() - start
+        spent = now() - start
     return spent / calls
 
 
-def in_turns(ours: Callable[[], Any], peer: Callable[[], Any], budget: float) -> np.ndarray:
+def in_turns(ours: Callable[[], Any], peer: Callable[[], Any], budget: float, clock: str = CPU) -> np.ndarray:
     """Samples of ours and of the peer (rounds, 2), in turns, until the budget (s) is spent; at least one round."""
-    start, samples = time.process_time(), []
-    while not samples or (len(samples) < ROUNDS and time.process_time() - start < budget):
-        samples.append((_sample(ours), _sample(peer)))
+    now = CLOCKS[clock]
+    start, samples = now(), []
+    while not samples or (len(samples) < ROUNDS and now() - start < budget):
+        samples.append((_sample(ours, now), _sample(peer, now)))
     return np.array(samples)
 
 
@@ -121,12 +125,12 @@ def _first_answer(peer: Callable[[], Any]) -> Any:
     return answer
 
 
-def compare(case: Case, name: str, tasks: Iterable[Task], budget: float) -> Row:
+def compare(case: Case, name: str, tasks: Iterable[Task], budget: float, clock: str = CPU) -> Row:
     """Ours against one peer, on the tasks of all seeds."""
     times, ratios, ours_errors, peer_errors = [], [], [], []
     for task in tasks:
         answer = _first_answer(task.peers[name])
-        samples = in_turns(task.ours, task.peers[name], budget)
+        samples = in_turns(task.ours, task.peers[name], budget, clock)
         times.append(1e3 * np.median(samples, axis=0))
         ratios.append(float(np.median(samples[:, 1] / samples[:, 0])))
         ours_errors.append(task.error(task.ours()))
@@ -136,7 +140,7 @@ def compare(case: Case, name: str, tasks: Iterable[Task], budget: float) -> Row:
                max(peer_errors, default=None), case.goals.get(name))  # fmt: skip
 
 
-def run(cases: Iterable[Case], seeds: Iterable[int], budget: float) -> tuple[list[Row], list[str]]:
+def run(cases: Iterable[Case], seeds: Iterable[int], budget: float, clock: str = CPU) -> tuple[list[Row], list[str]]:
     """All rows, and a line for every peer that was left out; both are printed as they come."""
     rows, skipped = [], []
     print(HEAD)
@@ -145,7 +149,7 @@ def run(cases: Iterable[Case], seeds: Iterable[int], budget: float) -> tuple[lis
             tasks = [case.make(seed) for seed in seeds]
             for name in tasks[0].peers:
                 try:
-                    rows.append(compare(case, name, tasks, budget))
+                    rows.append(compare(case, name, tasks, budget, clock))
                     print(line(rows[-1]), flush=True)
                 except Unusable as reason:
                     skipped.append(f"{case.problem}: {name} left out, {reason}")
@@ -185,9 +189,12 @@ def _version(library: str) -> str:
         return "not installed"
 
 
-def save(name: str, rows: list[Row], skipped: list[str], seeds: list[int], wall_seconds: float) -> Path:
+def save(
+    name: str, rows: list[Row], skipped: list[str], seeds: list[int], wall_seconds: float,
+    libraries: Iterable[str] = LIBRARIES, clock: str = CPU, device: str = "cpu",
+) -> Path:  # fmt: skip
     """The record ``book/records/NAME.json``."""
-    settings = {"machine": machine(), "threads": 1, "clock": "CPU time of the process",
-                "peers": {library: _version(library) for library in LIBRARIES}}  # fmt: skip
+    settings = {"machine": machine(), "threads": 1, "clock": clock,
+                "peers": {library: _version(library) for library in libraries}}  # fmt: skip
     results = {"rows": [row.plain() for row in rows], "skipped": skipped}
-    return records.save(name, settings=settings, seeds=seeds, results=results, wall_seconds=wall_seconds)
+    return records.save(name, settings=settings, seeds=seeds, results=results, wall_seconds=wall_seconds, device=device)

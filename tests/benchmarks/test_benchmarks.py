@@ -3,7 +3,9 @@
 import harness
 import numpy as np
 import part1
+import part2
 import pytest
+import torch
 from harness import Goal, Row, Task, Unusable
 
 TASKS = {
@@ -56,6 +58,70 @@ def test_both_descents_go_to_the_direction_of_the_flow():
     w, w_dual = task.peers[part1.DESCENT](), task.peers[part1.DUAL_DESCENT]()
     assert ours < task.error(w) < 0.01
     assert np.allclose(w, w_dual, rtol=1e-9)
+
+
+# --- per-example gradients ----------------------------------------------------------------------------------------
+
+OURS_ALONE = part2.FEW, part2.SUM_SQUARED, part2.GHOST, part2.SAMPLES  # peers of optional libraries
+WAYS = {
+    "moments": [part2.PLAIN, part2.VMAP, *OURS_ALONE], "gram": [part2.VMAP_GRAM],
+    "grad_trace": [part2.PLAIN, part2.REVERSE, part2.FORWARD],
+}  # fmt: skip
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """One chunk size, seven at a time, so that nothing is tuned."""
+    monkeypatch.setattr(part2, "tuned", lambda *_: (7, False))
+
+
+@pytest.mark.parametrize("name", ["784-5-10", part2.CONV], ids=["mlp", "conv"])
+@pytest.mark.parametrize("kind", WAYS)
+def test_our_statistics_and_those_of_torch_meet_the_loop(kind, name, small):
+    task = part2.statistic(kind, name, 10, [way for way in WAYS[kind] if way not in OURS_ALONE], "cpu", 0)
+    assert task.error(task.ours()) < 1e-12
+    answers = {way: call() for way, call in task.peers.items()}
+    assert answers.pop(part2.PLAIN, None) is None
+    assert all(task.error(answer) < 1e-12 for answer in answers.values())
+
+
+@pytest.mark.parametrize("way", OURS_ALONE)
+@pytest.mark.parametrize("name", ["784-5-10", part2.CONV], ids=["mlp", "conv"])
+def test_statistics_of_libraries_meet_the_loop(name, way, small):
+    pytest.importorskip("backpack" if "BackPACK" in way else "opacus")
+    task = part2.statistic("moments", name, 10, [way], "cpu", 0)
+    assert task.error(task.peers[way]()) < 1e-12
+
+
+def test_an_error_of_any_moment_is_seen():
+    exact = part2.gradstats.GradientMoments(torch.ones(2), torch.tensor(1.0), torch.tensor(2.0), 10)
+    for field, value in {
+        "mean": torch.tensor([1.0, 1.1]),
+        "sq_norm": torch.tensor(1.2),
+        "trace": torch.tensor(2.2),
+    }.items():
+        assert part2.relative(part2.peers.Moments(**{**_moments(exact), field: value}), exact) > 0.05
+
+
+def _moments(exact):
+    return {"mean": exact.mean, "sq_norm": exact.sq_norm, "trace": exact.trace}
+
+
+def test_chunks_are_tuned_among_those_that_fit():
+    size, layout = part2.tuned(part2.PLAIN, "784-5-10", 40, "cpu")
+    assert size == 16
+    assert layout is False
+
+
+def test_every_case_has_its_peers_and_goals():
+    for case in part2.cases(quick=True, device="cpu"):
+        assert set(case.goals) <= set(case.make.args[3])
+
+
+def test_wall_time_may_be_asked_for():
+    calls = []
+    harness.in_turns(lambda: calls.append("ours"), lambda: calls.append("peer"), budget=0.0, clock=harness.WALL)
+    assert {"ours", "peer"} == set(calls)
 
 
 def row(ratios, ours_error=0.0, peer_error=None, goal=None):

@@ -1,0 +1,29 @@
+"""The runs that take longer than a chapter.
+
+``python -m implicitreg.experiments NAME`` runs one of them and writes ``book/records/NAME.json``; without a name it
+lists them.
+
+Each experiment is a module with
+
+``SETTINGS``
+    What is run, a dictionary of JSON values with ``"data"`` among them; a key that ends in ``seed`` or ``seeds`` holds
+    what seeds the run.
+``QUICK``
+    What ``--quick`` changes in the settings, so that the run takes seconds.
+``FOR_DATA``
+    (optional) what other data change in the settings, a dictionary for each data set by the name that `tag` gives it.
+``units(settings) -> list[str]``
+    The names of independent pieces of work.
+``measure(unit, settings, device) -> dict``
+    The results of one piece, JSON values with their standard errors; ``device`` is a `torch.device`.
+``summary(results, settings) -> dict``
+    (optional) what follows from all pieces; it is added to the results as ``"summary"``.
+"""
+
+from implicitreg._lazy import attach
+
+NAMES = ("drift_slope", "growth", "one_step_gap", "preconditioner", "regularized", "tracking")
+
+__getattr__, __dir__ = attach(
+    __name__, NAMES, {"describe": "_runner", "population": "_images", "run": "_runner", "tag": "_runner"}
+)

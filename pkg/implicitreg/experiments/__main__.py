@@ -1,0 +1,31 @@
+"""The command line of the experiments."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from implicitreg.experiments import NAMES, _runner
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m implicitreg.experiments", description=__doc__)
+    parser.add_argument("name", nargs="?", choices=NAMES, metavar="NAME", help="an experiment; without it, a list")
+    parser.add_argument("--data", help="digits (default) | mnist | … | folder:PATH | archive:PATH | npz:PATH")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--quick", action="store_true", help="a run of seconds that writes nothing")
+    options = parser.parse_args(arguments)
+    if options.name is None:
+        print("\n".join(f"{name:15} {line}" for name, line in _runner.describe().items()))
+        return 0
+    try:
+        _runner.run(options.name, data=options.data, device=options.device, quick=options.quick)
+    except ValueError as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

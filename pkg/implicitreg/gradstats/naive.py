@@ -1,0 +1,81 @@
+"""The reference: the same statistics by an obvious loop over the examples.
+
+Arguments and results are those of `implicitreg.gradstats`; slow, and the more obviously right.
+
+>>> import torch
+>>> from implicitreg import gradstats
+>>> model = torch.nn.Linear(1, 1, bias=False, dtype=torch.float64)
+>>> x = torch.tensor([[1.0], [3.0]], dtype=torch.float64)
+>>> gradstats.naive.moments(model, lambda outputs, _: outputs[:, 0], x, x).trace.item()    # variance of 1 and 3
+2.0
+"""
+
+from __future__ import annotations
+
+import torch
+from implicitreg.gradstats._sample import Loss, Sample, autograd, check_finite, checked
+from implicitreg.gradstats.results import CurvatureMoments, GradientMoments
+from torch import Tensor, nn
+
+
+def per_example(model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor) -> Tensor:
+    """The gradients g_i, one a row: (n, p)."""
+    return gradients(checked(model, loss, inputs, targets, least=1))
+
+
+def moments(model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor) -> GradientMoments:
+    """Mean, unbiased squared norm of the mean, unbiased covariance trace, from all the gradients."""
+    g = gradients(checked(model, loss, inputs, targets))
+    n, mean = len(g), g.mean(0)
+    trace = ((g - mean) ** 2).sum() / (n - 1)
+    return GradientMoments(mean, mean @ mean - trace / n, trace, n)
+
+
+def grad_trace(model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor) -> Tensor:
+    """2/(n-1) sum h_i (g_i - gbar), one product with a Hessian an example: (p,)."""
+    sample = checked(model, loss, inputs, targets)
+    g = gradients(sample)
+    centred = g - g.mean(0)
+    products = [hessian_product(sample, i, c) for i, c in enumerate(centred)]
+    return 2 / (len(g) - 1) * torch.stack(products).sum(0)
+
+
+def gram(model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor) -> Tensor:
+    """All products g_i . g_j: (n, n)."""
+    g = gradients(checked(model, loss, inputs, targets))
+    return g @ g.T
+
+
+def curvature(model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor) -> CurvatureMoments:
+    """kappa3, tr(H Sigma) and G . grad tr Sigma from n Hessians (p, p)."""
+    sample = checked(model, loss, inputs, targets, least=3)
+    g, n = gradients(sample), sample.n
+    h = torch.stack([torch.stack([hessian_product(sample, i, e) for e in torch.eye(sample.p).to(g)]) for i in range(n)])
+    mean, centred = g.mean(0), g - g.mean(0)
+    S = centred.T @ centred / (n - 1)
+    kappa3 = n / ((n - 1) * (n - 2)) * sum(c @ (h_i - h.mean(0)) @ c for c, h_i in zip(centred, h, strict=True))
+    grad_trace = 2 / (n - 1) * sum(h_i @ c for c, h_i in zip(centred, h, strict=True))
+    return CurvatureMoments(kappa3, torch.trace(h.mean(0) @ S) - kappa3 / n, mean @ grad_trace - 2 / n * kappa3)
+
+
+def gradients(sample: Sample) -> Tensor:
+    """The gradient of every example, by a backward pass each: (n, p)."""
+    with autograd(sample.device):
+        rows = [torch.cat([part.reshape(-1) for part in _gradient(sample, i)]).detach() for i in range(sample.n)]
+    check_finite("the gradient", torch.stack(rows))
+    return torch.stack(rows)
+
+
+def hessian_product(sample: Sample, i: int, v: Tensor) -> Tensor:
+    """h_i v, the gradient of g_i . v: (p,)."""
+    with autograd(sample.device):
+        g = torch.cat([part.reshape(-1) for part in _gradient(sample, i, create_graph=True)])
+        if not g.requires_grad:  # a linear loss
+            return torch.zeros_like(v)
+        parts = torch.autograd.grad(g @ v, sample.theta, materialize_grads=True)
+    return torch.cat([part.reshape(-1) for part in parts]).detach()
+
+
+def _gradient(sample: Sample, i: int, create_graph: bool = False) -> tuple[Tensor, ...]:
+    loss = sample.part(slice(i, i + 1)).losses()[0]
+    return torch.autograd.grad(loss, sample.theta, create_graph=create_graph, materialize_grads=True)

@@ -1,0 +1,54 @@
+"""Chapter 11: right answers are right, and the likely mistakes are not."""
+
+import numpy as np
+import pytest
+from implicitreg.exercises import check
+
+
+def slow(J, g, lam):
+    J = J - J.mean(axis=0)
+    K = J @ J.T + (len(J) - 1) * lam * np.eye(len(J))
+    return g - J.T @ np.linalg.solve(K, J @ g)
+
+
+def slow_uncentred(J, g, lam):
+    return g - J.T @ np.linalg.solve(J @ J.T + (len(J) - 1) * lam * np.eye(len(J)), J @ g)
+
+
+RIGHT = {
+    "networks-decay": lambda eta, n, N, d, s: eta / 2 * (1 / n - 1 / N) * (d + 1) * s**4,
+    "networks-ghost": lambda a, delta: (delta**2).sum(1) * ((a**2).sum(1) + 1),
+    "networks-precondition": slow,
+    "networks-unbiased": lambda rows: (rows.mean(0) ** 2).sum() - rows.var(0, ddof=1).sum() / len(rows),
+}
+WRONG = {
+    "networks-decay": [
+        lambda eta, n, N, d, s: eta / 4 * (1 / n - 1 / N) * (d + 1) * s**4,
+        lambda eta, n, N, d, s: eta / 2 * (1 / n - 1 / N) * d * s**4,
+    ],
+    "networks-ghost": [
+        lambda a, delta: (delta**2).sum(1) * (a**2).sum(1),
+        lambda a, delta: np.full(4, ((delta.T @ a) ** 2).sum()),
+    ],
+    "networks-precondition": [
+        slow_uncentred,
+        lambda J, g, lam: g - slow(J, g, lam),
+        lambda J, g, lam: slow(J, g, lam * len(J) / (len(J) - 1)),
+    ],
+    "networks-unbiased": [
+        lambda rows: (rows.mean(0) ** 2).sum(),
+        lambda rows: (rows.mean(0) ** 2).sum() - rows.var(0).sum() / len(rows),
+    ],
+}
+
+
+@pytest.mark.parametrize("label", RIGHT)
+def test_right_answer(label, capsys):
+    assert check(label, RIGHT[label])
+    assert capsys.readouterr().out == f"{label}: right\n"
+
+
+@pytest.mark.parametrize(("label", "k"), [(label, k) for label, some in WRONG.items() for k in range(len(some))])
+def test_likely_mistake_gets_a_hint(label, k, capsys):
+    assert not check(label, WRONG[label][k])
+    assert "not yet. Hint: " in capsys.readouterr().out
