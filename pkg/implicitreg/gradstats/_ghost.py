@@ -8,12 +8,13 @@ from typing import Any
 
 import torch
 from implicitreg.gradstats._layers import Layer, Use
-from implicitreg.gradstats._sample import Sample, check_alone, losses, slices
+from implicitreg.gradstats._sample import Sample, check_alone, slices, tried
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 VECTORS, IMAGES = 1000, 100  # examples in a chunk: what is fastest on a CPU
 ELEMENTS = 2**25  # of the activations of a chunk, at most
+BLOCKS = 8  # of rows of a Gram matrix
 CANCELLED = 100.0  # sum |g_i|² over sum |g_i - gbar|² above which float32 is too short
 
 
@@ -106,13 +107,9 @@ class Ghost:
                 features.setdefault(use.layer, []).append(use.features())
         K = self.sample.theta[0].new_zeros(self.sample.n, self.sample.n)
         for pairs in features.values():
-            U = torch.cat([U for U, _ in pairs])
-            if pairs[0][1] is None:
-                K.addmm_(U, U.T)
-            else:
-                V = torch.cat([V for _, V in pairs])
-                K.addcmul_(U @ U.T, V @ V.T)
-        return K
+            U, V = (None if parts[0] is None else torch.cat(parts) for parts in zip(*pairs, strict=True))
+            _add_products(K, U, V)
+        return K.tril() + K.tril(-1).T
 
     def _flat(self, total: dict[int, Tensor]) -> Tensor:
         return torch.cat([total[id(theta)].reshape(-1) if id(theta) in total else torch.zeros_like(theta).reshape(-1)
@@ -128,26 +125,21 @@ def ghost(sample: Sample) -> Ghost | None:
     """
     found = [module for module in sample.model.modules() if _plain(module)]
     own = [id(theta) for layer in found for theta in _trainable(layer)]
-    (two, calls), (one, call) = recorded(sample.ends, found, losses), recorded(sample.first, found, losses)
-    check_alone(two, one, losses(sample.last))
+    (two, calls), (one, call) = recorded(sample.ends, found, tried), recorded(sample.first, found, tried)
+    check_alone(two, one, tried(sample.last))
     if len(own) != len(sample.theta) or {id(theta) for theta in sample.theta} != set(own):
         return None
-    if not (_fits(calls, 2) and _fits(call, 1) and _in_order(calls, call)) or reaches(two, own, calls):
+    if not (_fits(calls, 2) and _fits(call, 1) and _in_order(calls, call)) or reaches(two.losses, own, calls):
         return None
     images = any(isinstance(layer, nn.Conv2d) for layer in found)
     fitting = ELEMENTS // max(1, sum(c.a[0].numel() + c.width for c in calls))
     return Ghost(sample, found, max(1, min(IMAGES if images else VECTORS, fitting)))
 
 
-def agree(norm: Tensor, expected: Tensor) -> bool:
-    """Two norms of one vector, up to rounding that may be large where the loss is nearly zero."""
-    return bool((norm - expected).abs() <= torch.finfo(expected.dtype).eps ** 0.25 * expected)
-
-
 def recorded(
-    sample: Sample, found: list[Layer], compute: Callable[[Sample], Tensor] = Sample.losses
-) -> tuple[Tensor, list[Call]]:
-    """The losses, and the calls of the layers on the way."""
+    sample: Sample, found: list[Layer], compute: Callable[[Sample], Any] = Sample.losses
+) -> tuple[Any, list[Call]]:
+    """What is computed, by default the losses, and the calls of the layers on the way."""
     calls: list[Call] = []
 
     def record(layer: Layer, args: tuple, output: Tensor) -> None:
@@ -194,8 +186,21 @@ def _fits(calls: list[Call], n: int) -> bool:
 
 def _in_order(calls: list[Call], alone: list[Call]) -> bool:
     """The first row of each layer's inputs is that of the first example alone: nobody changes places inside."""
-    pairs = zip(calls, alone, strict=True)
-    return all(agree(torch.linalg.vector_norm(c.a[0]), torch.linalg.vector_norm(d.a[0])) for c, d in pairs)
+    if [call.layer for call in calls] != [call.layer for call in alone]:
+        return False
+    return all(close(both.a[0].detach(), one.a[0].detach()) for both, one in zip(calls, alone, strict=True))
+
+
+def close(a: Tensor, b: Tensor) -> bool:
+    """Two computations of one tensor, of which half the digits agree."""
+    return a.shape == b.shape and bool((a - b).norm() <= torch.finfo(a.dtype).eps ** 0.5 * b.norm())
+
+
+def _add_products(K: Tensor, U: Tensor, V: Tensor | None) -> None:
+    """Add the (u_i . u_j)(v_i . v_j), or u_i . u_j, in blocks on the diagonal and below it."""
+    for rows in slices(len(K), max(64, -(-len(K) // BLOCKS))):
+        before, products = slice(0, rows.stop), U[rows] @ U[: rows.stop].T
+        K[rows, before] += products if V is None else products.mul_(V[rows] @ V[before].T)
 
 
 def _add(total: dict[int, Tensor], layer: Layer, sums: list[Tensor]) -> None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from implicitreg import _validate
@@ -90,7 +90,7 @@ def checked(model: Any, loss: Any, inputs: Any, targets: Any, *, least: int = 2)
     """The sample, whose examples do not interact, or an error that says what is wrong with it."""
     sample = given(model, loss, inputs, targets, least=least)
     with autograd(sample.device):
-        check_alone(losses(sample.ends), losses(sample.first), losses(sample.last))
+        check_alone(tried(sample.ends), tried(sample.first), tried(sample.last))
     return sample
 
 
@@ -106,39 +106,61 @@ def given(model: Any, loss: Any, inputs: Any, targets: Any, *, least: int = 2) -
     return sample
 
 
-def check_alone(ends: Tensor, first: Tensor, last: Tensor) -> None:
+class Tried(NamedTuple):
+    """The losses of one or two examples, and the outputs, empty where they are not one row an example."""
+
+    losses: Tensor
+    outputs: Tensor
+
+
+def check_alone(ends: Tried, first: Tried, last: Tried) -> None:
     """Two examples have the same losses in one batch of two and alone, or there is no loss of one example."""
-    together, alone = ends.tolist(), [*first.tolist(), *last.tolist()]
-    scale = max(1e-3, *map(abs, together + alone))
-    off = max(abs(a - b) for a, b in zip(together, alone, strict=False))  # one example is both ends
-    if off > torch.finfo(ends.dtype).eps ** 0.5 * scale:
+    losses, outputs = (torch.cat([one, other])[: len(both)] for one, other, both in zip(first, last, ends, strict=True))
+    eps, size = torch.finfo(losses.dtype).eps, float(outputs.abs().max()) if outputs.numel() else 1.0
+    rounding = 100 * eps * size  # which is all there is of a loss that is nearly zero
+    if not (_near(ends.outputs, outputs, 0.0) and _near(ends.losses, losses, rounding)):
         raise ValueError(
-            f"the losses of two examples are {alone} alone and {together} in one batch: expected equal numbers; "
-            "something couples the examples (a statistic of the batch, a contrastive loss, a division by the batch "
-            "size) or is random (dropout, noise)"
+            f"the losses of two examples are {losses.tolist()} alone and {ends.losses.tolist()} in one batch: "
+            "expected equal numbers; something couples the examples (a statistic of the batch, a contrastive loss, a "
+            "division by the batch size) or is random (dropout, noise)"
         )
 
 
-def losses(sample: Sample) -> Tensor:
+def _near(a: Tensor, b: Tensor, extra: float) -> bool:
+    """Half of the digits of the largest entry agree, up to ``extra``; what has not one shape is not compared."""
+    return (
+        a.shape != b.shape
+        or a.numel() == 0
+        or bool((a - b).abs().max() <= torch.finfo(b.dtype).eps ** 0.5 * b.abs().max() + extra)
+    )
+
+
+def tried(sample: Sample) -> Tried:
     """The losses of a few examples, with the right shape and dtype, finite, and with a graph."""
     try:
-        values = sample.losses()
+        outputs = sample.model(sample.inputs)
+        losses = sample.loss(outputs, sample.targets)
     except RuntimeError as error:
         raise ValueError(f"model or loss fails for inputs of shape {tuple(sample.inputs.shape)} and dtype "
                          f"{sample.inputs.dtype}: {error}") from error  # fmt: skip
-    if not isinstance(values, Tensor):
-        raise TypeError(f"loss returns a {type(values).__name__}: expected a torch.Tensor")
-    if values.shape != (sample.n,):
-        raise ValueError(f"loss returns shape {tuple(values.shape)} for {sample.n} examples: expected "
+    _check_losses(sample, losses)
+    by_row = isinstance(outputs, Tensor) and outputs.ndim > 0 and len(outputs) == sample.n
+    return Tried(losses, outputs.detach() if by_row else losses.detach()[:0])
+
+
+def _check_losses(sample: Sample, losses: Any) -> None:
+    if not isinstance(losses, Tensor):
+        raise TypeError(f"loss returns a {type(losses).__name__}: expected a torch.Tensor")
+    if losses.shape != (sample.n,):
+        raise ValueError(f"loss returns shape {tuple(losses.shape)} for {sample.n} examples: expected "
                          f"({sample.n},), one loss an example (reduction='none')")  # fmt: skip
-    if values.dtype != sample.dtype:
-        raise ValueError(f"loss returns dtype {values.dtype} and model has {sample.dtype}: expected one dtype")
-    if not values.requires_grad:
+    if losses.dtype != sample.dtype:
+        raise ValueError(f"loss returns dtype {losses.dtype} and model has {sample.dtype}: expected one dtype")
+    if not losses.requires_grad:
         raise ValueError("loss does not depend on the parameters: expected differentiable torch operations")
-    for i, value in enumerate(values.tolist()):
+    for i, value in enumerate(losses.tolist()):
         if not math.isfinite(value):
             raise ValueError(f"the loss of example {i} of {sample.n} is {value}: expected finite numbers")
-    return values
 
 
 def size_of_chunks(chunk_size: Any) -> int | None:

@@ -1,18 +1,4 @@
-r"""The statistics of per-example gradients, exact and unbiased.
-
-Each function takes a model, a loss without reduction, n inputs and n targets. Where all parameters belong to
-`torch.nn.Linear` and `torch.nn.Conv2d` layers, each called once, no per-example gradient is formed for a plain linear
-layer, and few at a time are for sequences and convolutions: the time is that of an ordinary backward pass or a few.
-Any other model goes through `torch.func`, and where that fails, example by example; the answers are the same.
-
-Examples must not interact. The first and the last are tried together and alone, and a difference of their losses is an
-error: batch normalisation in training mode, a contrastive loss and dropout are refused, as there is no :math:`\ell_i`.
-What this cannot see is a coupling of the gradients that leaves the losses as they are.
-
-Parameters without ``requires_grad`` are no coordinates of :math:`\theta`. Float32 and float64, no autocast and no TF32;
-sums over chunks are in float64. Second derivatives are autograd's: a kink of ReLU or max-pooling counts as
-flat.
-"""
+"""The statistics of per-example gradients of a model; `implicitreg.gradstats` says what they have in common."""
 
 from __future__ import annotations
 
