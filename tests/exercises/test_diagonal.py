@@ -1,7 +1,6 @@
 """Chapter 4: right answers are right, and the likely mistakes are not."""
 
 import numpy as np
-import pytest
 from implicitreg.exercises import check
 
 
@@ -26,18 +25,6 @@ WRONG = {
     "diagonal-gradient": lambda w, alpha: np.arcsinh(w / alpha**2),
     "diagonal-winner": lambda x, i: 1 / favour(x, i),
 }
-
-
-@pytest.mark.parametrize("label", RIGHT)
-def test_right_answer(label, capsys):
-    assert check(label, RIGHT[label])
-    assert capsys.readouterr().out == f"{label}: right\n"
-
-
-@pytest.mark.parametrize("label", WRONG)
-def test_likely_mistake_gets_a_hint(label, capsys):
-    assert not check(label, WRONG[label])
-    assert "not yet. Hint: " in capsys.readouterr().out
 
 
 def test_a_shape_must_be_positive():

@@ -1,7 +1,6 @@
 """Chapter 6: right answers are right, and the likely mistakes are not."""
 
 import numpy as np
-import pytest
 from implicitreg.exercises import check
 
 
@@ -27,18 +26,6 @@ WRONG = {
     "factorization-split": lopsided,
     "factorization-needed": lambda R, eps, D, goal: eps * (goal / D) ** (2 / (1 + np.sqrt(1 + 4 * R**2))),
 }
-
-
-@pytest.mark.parametrize("label", RIGHT)
-def test_right_answer(label, capsys):
-    assert check(label, RIGHT[label])
-    assert capsys.readouterr().out == f"{label}: right\n"
-
-
-@pytest.mark.parametrize("label", WRONG)
-def test_likely_mistake_gets_a_hint(label, capsys):
-    assert not check(label, WRONG[label])
-    assert "not yet. Hint: " in capsys.readouterr().out
 
 
 def test_rotated_factors_are_as_cheap():

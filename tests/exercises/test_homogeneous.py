@@ -1,7 +1,6 @@
 """Chapter 8: right answers are right, and the likely mistakes are not."""
 
 import numpy as np
-import pytest
 from implicitreg.exercises import check
 
 
@@ -29,18 +28,6 @@ WRONG = {
     "homogeneous-balance": lambda w, width: balance(w, width, first=1.0),
     "homogeneous-winner": lambda u, z, m: np.argmax(z),
 }
-
-
-@pytest.mark.parametrize("label", RIGHT)
-def test_right_answer(label, capsys):
-    assert check(label, RIGHT[label])
-    assert capsys.readouterr().out == f"{label}: right\n"
-
-
-@pytest.mark.parametrize("label", WRONG)
-def test_likely_mistake_gets_a_hint(label, capsys):
-    assert not check(label, WRONG[label])
-    assert "not yet. Hint: " in capsys.readouterr().out
 
 
 def test_short_layers_must_have_the_right_predictor():

@@ -1,7 +1,6 @@
 """Chapter 5: right answers are right, and the likely mistakes are not."""
 
 import numpy as np
-import pytest
 from implicitreg.exercises import check
 
 
@@ -26,18 +25,6 @@ WRONG = {
     "incremental-moment": lambda a, b, alpha: np.log(1 / alpha**2) / (4 * (a + b)),
     "incremental-drift": drift_of_the_mean,
 }
-
-
-@pytest.mark.parametrize("label", RIGHT)
-def test_right_answer(label, capsys):
-    assert check(label, RIGHT[label])
-    assert capsys.readouterr().out == f"{label}: right\n"
-
-
-@pytest.mark.parametrize("label", WRONG)
-def test_likely_mistake_gets_a_hint(label, capsys):
-    assert not check(label, WRONG[label])
-    assert "not yet. Hint: " in capsys.readouterr().out
 
 
 def test_sign_of_the_correlation_does_not_matter():

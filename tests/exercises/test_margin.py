@@ -1,7 +1,6 @@
 """Chapter 2: right answers are right, and the likely mistakes are not."""
 
 import numpy as np
-import pytest
 from implicitreg.exercises import check
 from implicitreg.flow import maxmargin
 
@@ -34,18 +33,6 @@ WRONG = {
     "margin-wait": lambda margin, n, eps: np.log(n) / eps,
     "margin-slope": lambda V, Z: np.mean(-V @ wstar(Z)),
 }
-
-
-@pytest.mark.parametrize("label", RIGHT)
-def test_right_answer(label, capsys):
-    assert check(label, RIGHT[label])
-    assert capsys.readouterr().out == f"{label}: right\n"
-
-
-@pytest.mark.parametrize("label", WRONG)
-def test_likely_mistake_gets_a_hint(label, capsys):
-    assert not check(label, WRONG[label])
-    assert "not yet. Hint: " in capsys.readouterr().out
 
 
 def test_never_is_no_answer_either():
