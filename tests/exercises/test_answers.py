@@ -1,6 +1,6 @@
 """The answers beside this file: every right one is right, every likely mistake is not, and gets a hint.
 
-Each file named after a module of exercises holds RIGHT, an answer for a label, and WRONG, a mistake or a list of mistakes.
+Each file named after a module of exercises holds RIGHT, a label's answer, and WRONG, its mistake or a list of them.
 """
 
 import importlib.util
