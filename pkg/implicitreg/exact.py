@@ -82,7 +82,7 @@ def run(
 
     References
     ----------
-    D. A. Roberts, SGD Implicitly Regularizes Generalization Error, eqs. (7)-(13): the expectations. S. C. Tenka, SGD at
+    Roberts, SGD Implicitly Regularizes Generalization Error, eqs. (7)-(13): the expectations. Tenka, SGD at
     Small Learning Rates, section 1: the protocol of batches and epochs.
 
     Examples

@@ -91,8 +91,8 @@ def min_trace(A: ArrayLike, y: ArrayLike) -> MinTrace:
 
     References
     ----------
-    C. Helmberg, F. Rendl, R. Vanderbei, H. Wolkowicz, An interior-point method for semidefinite programming, 1996.
-    F. Alizadeh, J.-P. Haeberly, M. Overton, Primal-dual interior-point methods for semidefinite programming, 1998.
+    Helmberg, Rendl, Vanderbei, Wolkowicz, An interior-point method for semidefinite programming, 1996.
+    Alizadeh, Haeberly, Overton, Primal-dual interior-point methods for semidefinite programming, 1998.
 
     Examples
     --------
@@ -148,7 +148,7 @@ def gradient_flow(A: ArrayLike, y: ArrayLike, t: ArrayLike, U0: ArrayLike) -> np
 
     References
     ----------
-    S. Gunasekar et al., Implicit regularization in matrix factorization, 2017, eq. (3). Hegde, Foundations of Deep
+    Gunasekar et al., Implicit regularization in matrix factorization, 2017, eq. (3). Hegde, Foundations of Deep
     Learning, ch. 7, remark on two-layer dense nets.
 
     Examples
@@ -207,7 +207,7 @@ def commuting_limit(A: ArrayLike, y: ArrayLike, alpha: float) -> np.ndarray:
 
     References
     ----------
-    S. Gunasekar et al., Implicit regularization in matrix factorization, 2017, theorem 1 (which assumes the limits).
+    Gunasekar et al., Implicit regularization in matrix factorization, 2017, theorem 1 (which assumes the limits).
 
     Examples
     --------
@@ -260,7 +260,7 @@ def completion_example(R: float) -> Completion:
 
     References
     ----------
-    Z. Li, Y. Luo, K. Lyu, Towards resolving the implicit bias of gradient descent for matrix factorization: greedy
+    Li, Luo, Lyu, Towards resolving the implicit bias of gradient descent for matrix factorization: greedy
     low-rank learning, 2021.
 
     Examples
@@ -325,7 +325,7 @@ def razin_cohen(t: ArrayLike, W0: ArrayLike) -> RazinCohen:
 
     References
     ----------
-    N. Razin, N. Cohen, Implicit regularization in deep learning may not be explainable by norms, 2020, theorem 1.
+    Razin, Cohen, Implicit regularization in deep learning may not be explainable by norms, 2020, theorem 1.
 
     Examples
     --------
@@ -379,7 +379,7 @@ def balanced_factors(W: ArrayLike, N: int) -> list[np.ndarray]:
 
     References
     ----------
-    S. Arora, N. Cohen, W. Hu, Y. Luo, Implicit regularization in deep matrix factorization, 2019.
+    Arora, Cohen, Hu, Luo, Implicit regularization in deep matrix factorization, 2019.
 
     Examples
     --------
@@ -477,7 +477,7 @@ def singular_value_rates(W: ArrayLike, gradient: ArrayLike, N: int) -> np.ndarra
 
     References
     ----------
-    S. Arora, N. Cohen, W. Hu, Y. Luo, Implicit regularization in deep matrix factorization, 2019, theorem 3.
+    Arora, Cohen, Hu, Luo, Implicit regularization in deep matrix factorization, 2019, theorem 3.
 
     Examples
     --------

@@ -115,7 +115,7 @@ def limit(X: ArrayLike, y: ArrayLike, inverse: Elementwise, w0: ArrayLike | None
 
     References
     ----------
-    G. Vardi, O. Shamir, Implicit regularization in ReLU networks with the square loss, 2021. Hegde, Foundations of Deep
+    Vardi, Shamir, Implicit regularization in ReLU networks with the square loss, 2021. Hegde, Foundations of Deep
     Learning, ch. 7, theorem on single neurons (there without strictness, the start at zero, or the range of y).
 
     Examples
@@ -265,7 +265,7 @@ def relu_example(c: float) -> ReluExample:
 
     References
     ----------
-    G. Vardi, O. Shamir, Implicit regularization in ReLU networks with the square loss, 2021 (they prove more: such a
+    Vardi, Shamir, Implicit regularization in ReLU networks with the square loss, 2021 (they prove more: such a
     function is constant away from zero).
 
     Examples

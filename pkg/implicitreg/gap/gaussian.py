@@ -41,7 +41,7 @@ class GaussianLinear:
 
     References
     ----------
-    D. A. Roberts, SGD Implicitly Regularizes Generalization Error, section 4: "for a linear model with quadratic loss
+    Roberts, SGD Implicitly Regularizes Generalization Error, section 4: "for a linear model with quadratic loss
     and Gaussian input data".
 
     Examples
@@ -202,7 +202,7 @@ class GaussianLinear:
 
         References
         ----------
-        D. A. Roberts, SGD Implicitly Regularizes Generalization Error, section 3, the modified loss for K = 2.
+        Roberts, SGD Implicitly Regularizes Generalization Error, section 3, the modified loss for K = 2.
 
         Examples
         --------
@@ -234,7 +234,7 @@ class GaussianLinear:
 
         References
         ----------
-        D. A. Roberts, SGD Implicitly Regularizes Generalization Error, section 3, below eq. (13) for K = 2.
+        Roberts, SGD Implicitly Regularizes Generalization Error, section 3, below eq. (13) for K = 2.
 
         Examples
         --------
@@ -266,7 +266,7 @@ class GaussianLinear:
 
         References
         ----------
-        D. A. Roberts, SGD Implicitly Regularizes Generalization Error, eq. (13), there for K = 2.
+        Roberts, SGD Implicitly Regularizes Generalization Error, eq. (13), there for K = 2.
 
         Examples
         --------
@@ -304,7 +304,7 @@ class GaussianLinear:
 
         References
         ----------
-        D. A. Roberts, SGD Implicitly Regularizes Generalization Error, eq. (10), in the mean over data sets.
+        Roberts, SGD Implicitly Regularizes Generalization Error, eq. (10), in the mean over data sets.
 
         Examples
         --------
@@ -341,7 +341,7 @@ class GaussianLinear:
 
         References
         ----------
-        D. A. Roberts, SGD Implicitly Regularizes Generalization Error, section 3.
+        Roberts, SGD Implicitly Regularizes Generalization Error, section 3.
 
         Examples
         --------
@@ -375,7 +375,7 @@ class GaussianLinear:
 
         References
         ----------
-        D. A. Roberts, SGD Implicitly Regularizes Generalization Error, section 4: "can behave like L2 regularization".
+        Roberts, SGD Implicitly Regularizes Generalization Error, section 4: "can behave like L2 regularization".
 
         Examples
         --------

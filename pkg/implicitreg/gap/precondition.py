@@ -104,7 +104,7 @@ def low_rank(
 
     References
     ----------
-    D. A. Roberts, SGD Implicitly Regularizes Generalization Error, section 4: "one could use the inverse of Sigma as a
+    Roberts, SGD Implicitly Regularizes Generalization Error, section 4: "one could use the inverse of Sigma as a
     preconditioner"; footnote 5 for the leading eigenvectors. The regularization is ours.
 
     Examples
@@ -163,7 +163,7 @@ class InverseCovariance(torch.optim.Optimizer):
 
     References
     ----------
-    D. A. Roberts, SGD Implicitly Regularizes Generalization Error, section 4 and footnote 5.
+    Roberts, SGD Implicitly Regularizes Generalization Error, section 4 and footnote 5.
 
     Examples
     --------

@@ -80,7 +80,7 @@ def drift(
 
     References
     ----------
-    D. A. Roberts, SGD Implicitly Regularizes Generalization Error, eq. (13) and section 4.
+    Roberts, SGD Implicitly Regularizes Generalization Error, eq. (13) and section 4.
 
     Examples
     --------
@@ -132,7 +132,7 @@ def schedule_drift(
 
     References
     ----------
-    D. A. Roberts, SGD Implicitly Regularizes Generalization Error, eqs. (11)-(13), for any schedule.
+    Roberts, SGD Implicitly Regularizes Generalization Error, eqs. (11)-(13), for any schedule.
 
     Examples
     --------
@@ -179,7 +179,7 @@ def pair_sum(etas: ArrayLike, batches: Sequence[ArrayLike], N: int, *, momentum:
 
     References
     ----------
-    D. A. Roberts, SGD Implicitly Regularizes Generalization Error, eq. (5) for the overlaps.
+    Roberts, SGD Implicitly Regularizes Generalization Error, eq. (5) for the overlaps.
 
     Examples
     --------
@@ -221,7 +221,7 @@ def modified_coefficient(K: int, momentum: float = 0.0) -> float:
 
     References
     ----------
-    D. A. Roberts, SGD Implicitly Regularizes Generalization Error, below eq. (13): K = 2, no momentum.
+    Roberts, SGD Implicitly Regularizes Generalization Error, below eq. (13): K = 2, no momentum.
 
     Examples
     --------
@@ -269,7 +269,7 @@ def modified_gd(
 
     References
     ----------
-    D. A. Roberts, SGD Implicitly Regularizes Generalization Error, below eq. (13).
+    Roberts, SGD Implicitly Regularizes Generalization Error, below eq. (13).
 
     Examples
     --------
@@ -358,7 +358,7 @@ def two_numbers(sampler: str, *, N: int, K: int, epochs: int = 1) -> TwoNumbers:
 
     References
     ----------
-    D. A. Roberts, SGD Implicitly Regularizes Generalization Error, eqs. (12) and (13), for a fixed data set.
+    Roberts, SGD Implicitly Regularizes Generalization Error, eqs. (12) and (13), for a fixed data set.
 
     Examples
     --------
@@ -403,7 +403,7 @@ def data_drift(problem: FiniteProblem, eta: float, *, K: int, epochs: int = 1, s
 
     References
     ----------
-    S. L. Smith, B. Dherin, D. G. T. Barrett, S. De, On the Origin of Implicit Regularization in Stochastic Gradient
+    Smith, Dherin, Barrett, De, On the Origin of Implicit Regularization in Stochastic Gradient
     Descent (2021): the order average of one epoch.
 
     Examples
@@ -569,8 +569,8 @@ def fixed_horizon(problem: FiniteProblem, tau: float | ArrayLike, *, v: float, a
 
     References
     ----------
-    D. A. Roberts, SGD Implicitly Regularizes Generalization Error, section 3, corrected for sampling with replacement.
-    Q. Li, C. Tai, W. E, Stochastic Modified Equations and Dynamics of Stochastic Gradient Algorithms I (2019): the
+    Roberts, SGD Implicitly Regularizes Generalization Error, section 3, corrected for sampling with replacement.
+    Li, Tai, E, Stochastic Modified Equations and Dynamics of Stochastic Gradient Algorithms I (2019): the
     passage from local to global errors.
 
     Examples
@@ -622,7 +622,7 @@ def smith_penalty(gradients: ArrayLike, eta: float) -> float:
 
     References
     ----------
-    S. L. Smith, B. Dherin, D. G. T. Barrett, S. De, On the Origin of Implicit Regularization in Stochastic Gradient
+    Smith, Dherin, Barrett, De, On the Origin of Implicit Regularization in Stochastic Gradient
     Descent (2021).
 
     Examples
@@ -651,7 +651,7 @@ def barrett_dherin_penalty(gradients: ArrayLike, eta: float) -> float:
 
     References
     ----------
-    D. G. T. Barrett and B. Dherin, Implicit Gradient Regularization (2021).
+    Barrett and Dherin, Implicit Gradient Regularization (2021).
 
     Examples
     --------
@@ -683,7 +683,7 @@ def roberts_penalty(gradients: ArrayLike, eta: float, *, batch_size: int) -> flo
 
     References
     ----------
-    D. A. Roberts, SGD Implicitly Regularizes Generalization Error, below eq. (13), for K batches and a fixed data set.
+    Roberts, SGD Implicitly Regularizes Generalization Error, below eq. (13), for K batches and a fixed data set.
 
     Examples
     --------
@@ -732,7 +732,7 @@ def modified_gradient(
 
     References
     ----------
-    D. A. Roberts, SGD Implicitly Regularizes Generalization Error, below eq. (13), for K batches and a fixed data set.
+    Roberts, SGD Implicitly Regularizes Generalization Error, below eq. (13), for K batches and a fixed data set.
 
     Examples
     --------
