@@ -25,7 +25,7 @@ Losses are means over a batch; :math:`\Sigma` is the covariance of one example's
 
 References
 ----------
-D. A. Roberts, SGD Implicitly Regularizes Generalization Error, eqs. (12) and (13).
+Roberts, SGD Implicitly Regularizes Generalization Error, eqs. (12) and (13).
 """
 
 from __future__ import annotations

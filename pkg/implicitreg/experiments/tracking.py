@@ -27,7 +27,7 @@ is the projection of :math:`\bar\theta - \theta^{GD}` on :math:`\theta^{modified
 
 References
 ----------
-D. A. Roberts, SGD Implicitly Regularizes Generalization Error, section 3; S. L. Smith, B. Dherin, D. Barrett, S. De,
+Roberts, SGD Implicitly Regularizes Generalization Error, section 3; Smith, Dherin, Barrett, De,
 On the Origin of Implicit Regularization in Stochastic Gradient Descent, 2021.
 """
 

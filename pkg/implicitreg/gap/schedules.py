@@ -447,7 +447,7 @@ def data_modified_gd(problem: FiniteProblem, eta: float, *, K: int, epochs: int 
     References
     ----------
     The difference of the penalties of S. L. Smith et al. (2021) and D. G. T. Barrett and B. Dherin (2021), which is the
-    modified loss of D. A. Roberts below eq. (13) with the sample covariance.
+    modified loss of Roberts below eq. (13) with the sample covariance.
 
     Examples
     --------
