@@ -69,8 +69,8 @@ def test_an_interrupted_run_resumes_where_it_stopped(toy):
     assert list(toy.pieces.iterdir()) == []
 
 
-def test_wall_time_adds_up_over_sessions(toy, monkeypatch):
-    """Each measurement takes 10 s of a clock that only measurements move; three sessions."""
+def test_wall_time_adds_up_over_interruptions(toy, monkeypatch):
+    """Each measurement takes 10 s of a clock that only measurements move; interrupted twice."""
     clock = [0.0]
     monkeypatch.setattr(_runner.time, "perf_counter", lambda: clock[0])
     measure = toy.measure
