@@ -1,5 +1,6 @@
 # make book   the site, in _build/html          make test   everything that checks it
 # make serve  the site in a browser             make run    execute the chapters that are stale
+# make lab    the chapters in JupyterLab
 
 VENV    := .venv
 PY      := $(VENV)/bin/python
@@ -11,15 +12,22 @@ PYTHON  ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do 
 export OMP_NUM_THREADS := 1
 export OPENBLAS_NUM_THREADS := 1
 
-.PHONY: book serve run test lint browser clean
+.PHONY: book serve lab run test lint browser clean
 
 book: $(READY)
+	@rm -rf _build/html
 	@$(VENV)/bin/jupyter-book build . -W --keep-going -n --all -q
 	@echo "The book: $(CURDIR)/_build/html/index.html  (make serve shows it)"
 
 serve: book
 	@echo "http://localhost:$(PORT)/   Ctrl-C stops it"
 	@$(PY) -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
+
+# Figures of a trusted notebook are drawn as SVG, and its rows of frames move; trust is a matter of this machine and of
+# this version of the file, so it is given anew each time.
+lab: $(READY)
+	@$(VENV)/bin/jupyter trust book/*/*.ipynb >/dev/null
+	@$(VENV)/bin/jupyter lab --notebook-dir book $(or $(CHAPTER),1-flow/01_min_norm.ipynb)
 
 run: $(READY)
 	@$(PY) -m implicitreg.runbook $(CHAPTER)

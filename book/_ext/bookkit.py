@@ -1,10 +1,12 @@
-"""What the stock toolchain leaves undone: MathJax from disk, clean scripts and roles, and the ledger on the page.
+"""What the stock toolchain leaves undone: MathJax from disk, clean scripts, ids in plain Markdown, the ledger's page.
 
 * MathJax comes out of the wheel ``sphinx-mathjax-offline``: the 1.7 MB that a page can ask for.
 * Sphinx emits inline scripts of extensions twice; a second ``const`` of one name is an error in the console.
-* Bibliographies get the role that their list asks for; sphinx-proof and sphinx-exercise repeat ids.
+* Chapters are plain Markdown: their HTML ids become targets, captions and figures get their classes and alternative
+  texts, tagged formulas are left to MathJax, and a fold inside a folded cell is opened.
 * ``{ledger} FILE`` is a table of the claims of ``book/claims.yml`` that a chapter states.
 * ``{benchmarks} RECORD`` is the tables of a record that a script of ``tests/benchmarks`` wrote.
+* ``{chapter}`NAME` `` is a chapter's number and title, ``{runtime}`NAME` `` how long it took when it last ran.
 """
 
 from __future__ import annotations
@@ -17,8 +19,10 @@ from pathlib import Path
 
 from docutils import nodes
 from docutils.statemachine import StringList
+from sphinx.transforms import SphinxTransform
 from sphinx.util.docutils import SphinxDirective
 
+BOOK = Path(__file__).parents[1]
 VERDICT_COLOUR = {
     "holds": "success", "holds with conditions": "info", "corrected": "warning", "refuted": "danger",
     "cited": "secondary", "textual": "secondary",
@@ -101,10 +105,11 @@ class Benchmarks(SphinxDirective):
 
     @classmethod
     def table(cls, title: str, rows: list[dict]) -> list[str]:
-        head = ["problem", "ours, ms", "other method", "its ms", "ratio (range)", "our error", "its error", "goal"]
+        head = ["problem", "ratio (range)", "other method", "its ms", "ours, ms", "our error", "its error", "goal"]
         body = [
-            [row["problem"], cls.figures(row["ours_ms"]), row["peer"], cls.figures(row["peer_ms"]),
+            [row["problem"],
              f"{cls.figures(row['ratio'])} ({cls.figures(min(row['ratios']))}–{cls.figures(max(row['ratios']))})",
+             row["peer"], cls.figures(row["peer_ms"]), cls.figures(row["ours_ms"]),
              f"{row['ours_error']:.0e}", "" if row["peer_error"] is None else f"{row['peer_error']:.0e}",
              "" if row["goal"] is None else f"{row['goal']}: {'reached' if row['reached'] else '**missed**'}"]
             for row in rows
@@ -115,11 +120,68 @@ class Benchmarks(SphinxDirective):
 
 def runtime(name, rawtext, text, lineno, inliner, options=None, content=None):
     """``{runtime}`CHAPTER` ``: how long the chapter took when it last ran, in words."""
-    times = json.loads((Path(__file__).parents[1] / "records" / "runtimes.json").read_text("utf8"))
+    times = json.loads((BOOK / "records" / "runtimes.json").read_text("utf8"))
     seconds = times.get(text)
     if seconds is None:
         return [], [inliner.reporter.error(f"no run time is recorded for {text!r}", line=lineno)]
     return [nodes.Text(f"about {max(5, 5 * round(seconds / 5))} s")], []
+
+
+def chapter(name, rawtext, text, lineno, inliner, options=None, content=None):
+    """``{chapter}`CHAPTER` ``: its number and title, as they stand on its page."""
+    notebook = json.loads((BOOK / f"{text}.ipynb").read_text("utf8"))
+    title = re.search(r"^# (.*)$", "".join(notebook["cells"][0]["source"]), re.M)
+    return [nodes.Text(title[1])], []
+
+
+class PlainIds(SphinxTransform):
+    """Let ``[…](#eq:x)`` and ``[…](page.ipynb#eq:x)`` find ``<a id="eq:x"></a>``; class what plain Markdown cannot."""
+
+    default_priority = 300
+
+    def apply(self) -> None:
+        slugs = self.env.metadata[self.env.docname].setdefault("myst_slugs", {})
+        for raw in list(self.document.findall(nodes.raw)):
+            if raw.get("format") == "html" and "<fieldset" not in raw.astext():
+                self.target(raw, slugs)
+        for block in self.document.findall(nodes.math_block):
+            if r"\tag{" in block.astext():  # Sphinx would wrap lines in {split}, which takes no tag
+                text = rf"\[{block.astext()}\]"
+                block.clear()
+                block += nodes.Text(text)
+                block["nowrap"] = True
+        for paragraph in self.document.findall(nodes.paragraph):
+            first = next((c for c in paragraph.children if isinstance(c, nodes.strong)), None)
+            if first is not None and (kind := re.match(r"(Figure|Exercise) \d", first.astext())):
+                paragraph["classes"].append("figure-caption" if kind[1] == "Figure" else "exercise")
+
+    def target(self, raw: nodes.raw, slugs: dict) -> None:
+        names = re.findall(r'<\w+[^>]*? id="([^"]+)"', raw.astext())
+        for name in names:
+            target = nodes.target("", "", ids=[name], names=[name])
+            raw.parent.insert(raw.parent.index(raw), target)
+            self.document.ids[name] = target
+            self.document.nameids[name], self.document.nametypes[name] = name, True
+            slugs[name] = (raw.line or 0, name, name)
+        if names:
+            rest = re.sub(r' id="[^"]+"', "", raw.astext()).replace("<a></a>", "")
+            raw.clear()
+            raw += nodes.Text(rest)
+
+
+class PanelTexts(SphinxTransform):
+    """The alternative text of a cell of panels, ``"first | second"``: one for each of its pictures."""
+
+    default_priority = 900
+
+    def apply(self) -> None:
+        for cell in self.document.findall(nodes.container):
+            if "tag_panels" not in cell.get("classes", ()):
+                continue
+            images = list(cell.findall(nodes.image))
+            for k, image in enumerate(images):
+                texts = [t.strip() for t in image.get("alt", "").split("|")]
+                image["alt"] = texts[k] if len(texts) == len(images) else image.get("alt", "")
 
 
 def _mathjax_home() -> Path:
@@ -150,16 +212,19 @@ def drop_twins(app, pagename, templatename, context, doctree) -> None:
 
 
 def mend_body(app, pagename, templatename, context, doctree) -> None:
-    body = context.get("body") or ""
-    body = body.replace('role="doc-biblioentry"', 'role="listitem"')
-    context["body"] = re.sub(r' id="(proof|exercise|solution)-content"| id="proof"', "", body)
+    """A cell of checks is folded by its tag already: open the fold inside it."""
+    fold = r'<details class="checks"><summary>[^<]*</summary>(.*?)</details>'
+    context["body"] = re.sub(fold, r"\1", context.get("body") or "", flags=re.S)
 
 
 def setup(app):
     app.add_directive("ledger", Ledger)
     app.add_directive("benchmarks", Benchmarks)
     app.add_role("runtime", runtime)
+    app.add_role("chapter", chapter)
+    app.add_transform(PlainIds)
+    app.add_transform(PanelTexts)
     app.connect("build-finished", copy_mathjax)
     app.connect("html-page-context", drop_twins, priority=900)
     app.connect("html-page-context", mend_body, priority=900)
-    return {"version": "2", "parallel_read_safe": True, "parallel_write_safe": True}
+    return {"version": "3", "parallel_read_safe": True, "parallel_write_safe": True}

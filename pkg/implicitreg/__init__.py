@@ -27,5 +27,5 @@ __getattr__, __dir__ = attach(
         "records",
         "runbook",
     ],
-    {"FiniteProblem": "problems", "check": "checks", "explain": "ledger"},
+    {"FiniteProblem": "problems", "check": "checks", "say": "checks", "explain": "ledger"},
 )

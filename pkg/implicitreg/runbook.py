@@ -3,7 +3,8 @@
 nbmake executes a chapter, so that what is tested is what is published. Afterwards everything that changes from run to
 run is removed, and the notebook is signed with hashes of what its outputs depend on: its cells, the package modules
 that were loaded when its last cell had run, the ledger entries and records it names, and the pinned requirements.
-A chapter whose signature still fits is not run again.
+A chapter whose signature still fits is not run again. At the end the numbers, links and quoted values of all pages are
+written (`implicitreg.plain`).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-from implicitreg import ledger, records
+from implicitreg import ledger, plain, records
 
 ROOT = Path(__file__).resolve().parents[2]
 BOOK, RUNTIMES = ROOT / "book", ROOT / "book" / "records" / "runtimes.json"
@@ -34,8 +35,8 @@ PROBE = "import json, sys\nprint(json.dumps(sorted(m for m in sys.modules if m.s
 
 
 def chapters() -> list[Path]:
-    """All notebooks of the book, in its order."""
-    return sorted(p for p in BOOK.rglob("*.ipynb") if not {".ipynb_checkpoints", "_build"} & set(p.parts))
+    """All chapters of the book, in its order."""
+    return plain.chapters(ROOT)
 
 
 def stale(path: Path) -> list[str]:
@@ -89,10 +90,23 @@ def clean(nb: Any, modules: list[str]) -> None:
     """Drop what changes from run to run, and sign."""
     for cell in nb.cells:
         cell.metadata.pop("execution", None)
+        if cell.cell_type == "code":
+            cell.outputs = join_streams(cell.outputs)
     nb.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    nb.metadata["language_info"] = {"name": "python"}
+    nb.metadata["language_info"] = {"file_extension": ".py", "mimetype": "text/x-python", "name": "python"}
     nb.metadata.pop("widgets", None)
     nb.metadata["book"] = signature(nb, modules)
+
+
+def join_streams(outputs: list[Any]) -> list[Any]:
+    """What a cell prints arrives in pieces, cut where the kernel happened to send it: one output again."""
+    joined: list[Any] = []
+    for out in outputs:
+        if joined and out.output_type == "stream" and joined[-1].get("name") == out.name:
+            joined[-1].text += out.text
+        else:
+            joined.append(out)
+    return joined
 
 
 def run(path: Path) -> tuple[bool, float, str]:
@@ -113,8 +127,22 @@ def run(path: Path) -> tuple[bool, float, str]:
     if warnings:
         return False, seconds, "written to stderr, where a reader would see it:\n" + "\n".join(warnings)
     clean(nb, modules)
+    try:
+        plain.quote(nb)
+        plain.fold(nb)
+        plain.pictures(nb)
+    except (KeyError, ValueError) as error:
+        return False, seconds, str(error.args[0])
     nbformat.write(nb, path)
     return True, seconds, ""
+
+
+def settle() -> list[Path]:
+    """Write the numbers, links and quoted values of all pages; the files that changed."""
+    changed = {path: text for path, text in plain.settle(ROOT).items() if path.read_text("utf8") != text}
+    for path, text in changed.items():
+        path.write_text(text, "utf8", newline="\n")
+    return list(changed)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -124,14 +152,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--force", action="store_true", help="run also what is not stale")
     options = parser.parse_args(arguments)
     todo = [p for p in _select(options.chapter) if options.force or stale(p)]
-    if not todo:
-        print("every chapter's stored outputs are up to date")
     failed = 0
     with ThreadPoolExecutor(max_workers=min(2, os.cpu_count() or 1)) as pool:
         jobs = {pool.submit(run, p): p for p in todo}
         for k, job in enumerate(as_completed(jobs), 1):
             failed += _report(jobs[job], f"[{k}/{len(todo)}]", *job.result())
-    return 1 if failed else 0
+    if failed:
+        return 1
+    changed = settle()
+    if changed:
+        print("numbers, links and values: " + ", ".join(p.stem for p in changed))
+    if not (todo or changed):
+        print("every chapter's stored outputs are up to date")
+    return 0
 
 
 def _report(path: Path, count: str, passed: bool, seconds: float, words: str) -> int:

@@ -7,7 +7,9 @@ import os
 import shutil
 import subprocess
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,16 +35,27 @@ def pages(html: Path) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def browsed(html: Path, pages: list[str]) -> dict:
-    """What Chromium found: ``visits``, a list with an entry a page, and ``theme``."""
-    chromium, node = _chromium(), shutil.which("node")
-    if node is None or chromium is None or not (BROWSER / "node_modules" / "playwright-core").exists():
+def node() -> Callable[..., Any]:
+    """``node("visit.mjs", word, …)``: a script of the folder ``browser`` with Chromium as its first word; its JSON."""
+    program, chromium = shutil.which("node"), _chromium()
+    if program is None or chromium is None or not (BROWSER / "node_modules" / "playwright-core").exists():
         pytest.skip("needs Node.js, Chromium ($CHROMIUM or on the path) and `make browser`")
+
+    def run(script: str, *words: Any) -> Any:
+        command = [program, script, chromium, *map(str, words)]
+        done = subprocess.run(command, cwd=BROWSER, capture_output=True, text=True, timeout=1200)
+        assert done.returncode == 0, done.stderr[-2000:]
+        return json.loads(done.stdout)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def browsed(html: Path, pages: list[str], node: Callable[..., Any]) -> dict:
+    """What Chromium found: ``visits``, a list with an entry a page, and ``theme``."""
     own = [p for p in pages if p.startswith("book/") or p in ("search.html", "genindex.html")]
     with _serve(html) as base:
-        done = subprocess.run([node, "visit.mjs", chromium, base, *own], cwd=BROWSER, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(done.stdout)
+        return node("visit.mjs", base, *own)
 
 
 def _chromium() -> str | None:

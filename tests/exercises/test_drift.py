@@ -1,4 +1,4 @@
-"""Chapter 10: right answers are right, and the likely mistakes are not."""
+"""Exercises on the drift: right answers are right, and the likely mistakes are not."""
 
 import numpy as np
 from implicitreg import FiniteProblem, gap

@@ -1,4 +1,4 @@
-"""Chapter 9: right answers are right, and the likely mistakes are not."""
+"""Exercises on the gap formula: right answers are right, and the likely mistakes are not."""
 
 import itertools
 

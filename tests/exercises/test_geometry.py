@@ -1,4 +1,4 @@
-"""Chapter 3: right answers are right, and the likely mistakes are not."""
+"""Exercises on tails and geometries: right answers are right, and the likely mistakes are not."""
 
 import numpy as np
 

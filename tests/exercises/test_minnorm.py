@@ -1,4 +1,4 @@
-"""Chapter 1: right answers are right, and the likely mistakes are not."""
+"""Exercises on least squares: right answers are right, and the likely mistakes are not."""
 
 import numpy as np
 from implicitreg.exercises import check

@@ -1,4 +1,4 @@
-"""Chapter 11: right answers are right, and the likely mistakes are not."""
+"""Exercises on real networks: right answers are right, and the likely mistakes are not."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Chapter 7: right answers are right, and the likely mistakes are not."""
+"""Exercises on one neuron: right answers are right, and the likely mistakes are not."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Chapter 4, diagonal networks."""
+"""Exercises of the chapter on diagonal networks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Chapter 10, the drift and the modified loss."""
+"""Exercises of the chapter on the drift and the modified loss."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Chapter 6, matrix factorization."""
+"""Exercises of the chapter on matrix factorization."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Chapter 9, the gap formula."""
+"""Exercises of the chapter on the gap formula."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Chapter 3, tails and geometries."""
+"""Exercises of the chapter on tails and geometries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Chapter 8, homogeneous networks."""
+"""Exercises of the chapter on homogeneous networks."""
 
 from __future__ import annotations
 

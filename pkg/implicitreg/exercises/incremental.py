@@ -1,4 +1,4 @@
-"""Chapter 5, incremental learning."""
+"""Exercises of the chapter on incremental learning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Chapter 2, separable data."""
+"""Exercises of the chapter on separable data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Chapter 1, least squares."""
+"""Exercises of the chapter on least squares."""
 
 from __future__ import annotations
 

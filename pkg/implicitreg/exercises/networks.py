@@ -1,4 +1,4 @@
-"""Chapter 11, Gaussian inputs, preconditioning, and real networks."""
+"""Exercises of the chapter on Gaussian inputs, preconditioning, and real networks."""
 
 from __future__ import annotations
 

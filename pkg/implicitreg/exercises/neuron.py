@@ -1,4 +1,4 @@
-"""Chapter 7, one neuron."""
+"""Exercises of the chapter on one neuron."""
 
 from __future__ import annotations
 

@@ -253,8 +253,8 @@ def completion_example(R: float) -> Completion:
     -----
     Proved: :math:`X_{11}+X_{44}\ge2|X_{14}|` and :math:`X_{22}+X_{33}\ge2|X_{23}|` give :math:`\operatorname{tr}X\ge4R`
     (the dual is (0, 2, 2)); equality puts (1,0,0,−1) and (0,1,−1,0) in the kernel, so the minimiser is unique.
-    Proved in the book's chapter 6: the flow from :math:`X(0)=\epsilon I` tends to the rank-one completion as
-    :math:`\epsilon\to0`, at distance :math:`\epsilon^{1-\lambda_2/\lambda_1+o(1)}`. The reason: near zero
+    Proved in the book's chapter on factorization: the flow from :math:`X(0)=\epsilon I` tends to the rank-one
+    completion as :math:`\epsilon\to0`, at distance :math:`\epsilon^{1-\lambda_2/\lambda_1+o(1)}`. The reason: near zero
     :math:`X=\epsilon e^{4tA^*(y)}`, so the second mode has size :math:`\epsilon^{1-\lambda_2/\lambda_1}` when the
     first reaches one.
 

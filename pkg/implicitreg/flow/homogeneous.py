@@ -588,7 +588,7 @@ def alignment(layers: Sequence[ArrayLike]) -> Alignment:
     Notes
     -----
     That every layer tends to rank one and aligns with the next under gradient flow on separable data is due to Ji
-    and Telgarsky (2019); the book's chapter 8 proves it for the exponential loss.
+    and Telgarsky (2019); the book's chapter on homogeneous networks proves it for the exponential loss.
 
     References
     ----------

@@ -10,6 +10,7 @@ const args = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run
 
 // Runs in the page, once MathJax has finished.
 function inspect() {
+  const SCROLLERS = "article :is(mjx-container, div.math, .table-box, .pst-scrollable-table-container, table, pre, div.highlight, figure, fieldset, .cell_output)";
   const clone = document.querySelector("article, main").cloneNode(true);
   clone.querySelectorAll("pre, code, script, style, mjx-container").forEach((e) => e.remove());
   const text = clone.textContent;
@@ -28,8 +29,31 @@ function inspect() {
         if (["auto", "scroll"].includes(getComputedStyle(p).overflowX)) return false;
       return true;
     }).map((e) => e.outerHTML.slice(0, 100)),
+    // Scrolls sideways, and no key reaches it.
+    unreachable: [...document.querySelectorAll(SCROLLERS)].filter((e) => e.scrollWidth > e.clientWidth + 1 && e.clientWidth > 0
+      && ["auto", "scroll"].includes(getComputedStyle(e).overflowX) && e.tabIndex < 0).map((e) => e.outerHTML.slice(0, 100)),
+    hasFrames: document.querySelector("article .frames") !== null,
+    ligatures: [...document.querySelectorAll("article pre, article code")].some((e) => getComputedStyle(e).fontVariantLigatures !== "none"),
   };
 }
+
+// The TeX of the displays outside folds that are wider than the page.
+const wideDisplays = () => [...(window.MathJax?.startup?.document?.math ?? [])]
+  .filter((item) => item.display && item.typesetRoot?.classList.contains("scrolls") && !item.typesetRoot.closest("details"))
+  .map((item) => item.math.replace(/\s+/g, " ").trim());
+
+const panels = () => [...document.querySelectorAll("article .tag_panels .cell_output")].map((cell) =>
+  [...cell.querySelectorAll("img")].map((e) => { const r = e.getBoundingClientRect(); return [r.left, r.top, r.width].map(Math.round); }));
+
+// How a picture sits on the page: on its paper, by day and by night; a photograph as it is.
+const paper = () => [...document.querySelectorAll("article .cell_output img")].map((e) => {
+  const style = getComputedStyle(e);
+  return [Boolean(e.closest(".tag_photo")), style.mixBlendMode, style.filter.includes("invert")].join(" ");
+});
+
+// Proofs, solutions and entries of the ledger that are folded on the screen and would be missing on paper.
+const unprinted = () => [...document.querySelectorAll("article details:not(.hide)")]
+  .filter((d) => [...d.children].some((e) => e.tagName !== "SUMMARY" && !e.checkVisibility())).map((d) => d.textContent.trim().slice(0, 60));
 
 // Opens everything that folds.
 function unfold() {
@@ -50,6 +74,8 @@ const violations = async (tab, options) => {
     .map((v) => `${v.id} x${v.nodes.length}: ${v.nodes.slice(0, 2).map(words).join(" | ")}`);
 };
 
+const theme = (mode) => Object.assign(document.documentElement.dataset, { theme: mode, mode });
+
 // One load: light and wide, then dark, then narrow.
 async function visit(browser, page) {
   const context = await browser.newContext({ colorScheme: "light", viewport: { width: 1280, height: 900 } });
@@ -65,23 +91,35 @@ async function visit(browser, page) {
   const ready = () => document.querySelectorAll("article .toggle").length === document.querySelectorAll("article button.toggle-button").length;
   await tab.waitForFunction(ready);
   Object.assign(found, await tab.evaluate(inspect));
+  found.panelsWide = await tab.evaluate(panels);
+  found.paperLight = await tab.evaluate(paper);
+  await tab.emulateMedia({ media: "print" });
+  found.unprinted = await tab.evaluate(unprinted);
+  await tab.emulateMedia({ media: "screen" });
   await tab.evaluate(unfold);
   await tab.waitForTimeout(300);
   found.shut = await tab.evaluate(stillShut);
-  await tab.evaluate(axe);
-  found.axeLight = await violations(tab, { runOnly: ["wcag2a", "wcag2aa", "wcag21aa", "best-practice"] });
-  await tab.evaluate(() => Object.assign(document.documentElement.dataset, { theme: "dark", mode: "dark" }));
-  found.axeDark = await violations(tab, { runOnly: ["color-contrast"] });
+  await tab.evaluate(theme, "dark");
+  found.paperDark = await tab.evaluate(paper);
   await tab.setViewportSize({ width: 390, height: 844 });
-  await tab.waitForTimeout(100);
+  await tab.waitForTimeout(250);
   const narrow = await tab.evaluate(inspect);
-  Object.assign(found, { overflow: narrow.overflow, cut: narrow.cut });
+  Object.assign(found, { overflow: narrow.overflow, cut: narrow.cut, unreachable: narrow.unreachable });
+  found.wide = await tab.evaluate(wideDisplays);
+  found.panelsPhone = await tab.evaluate(panels);
+  // The letters of formulas have the colour of the text around them; without them axe needs a third of the time.
+  await tab.evaluate(() => document.querySelectorAll("mjx-container").forEach((e) => e.replaceChildren("x")));
+  await tab.setViewportSize({ width: 1280, height: 900 });
+  await tab.evaluate(axe);
+  found.axeDark = await violations(tab, { runOnly: ["color-contrast"] });
+  await tab.evaluate(theme, "light");
+  found.axeLight = await violations(tab, { runOnly: ["wcag2a", "wcag2aa", "wcag21aa", "best-practice"] });
   await context.close();
   return found;
 }
 
 // The reader's choice of dark is remembered, and the system's is followed.
-async function theme(browser, page) {
+async function remembered(browser, page) {
   const context = await browser.newContext({ colorScheme: "dark" });
   const tab = await context.newPage();
   const now = () => tab.evaluate(() => document.documentElement.dataset.theme);
@@ -89,13 +127,39 @@ async function theme(browser, page) {
   const followed = await now();
   await tab.evaluate(() => { localStorage.setItem("mode", "light"); localStorage.setItem("theme", "light"); });
   await tab.goto(base + page);
-  const remembered = await now();
+  const kept = await now();
   await context.close();
-  return { followed, remembered };
+  return { followed, remembered: kept };
+}
+
+// The frame that is seen, before and after two arrow keys; with scripts and without.
+async function frames(browser, page) {
+  const seen = {};
+  for (const javaScriptEnabled of [true, false]) {
+    const context = await browser.newContext({ javaScriptEnabled, viewport: { width: 1280, height: 900 } });
+    const tab = await context.newPage();
+    await tab.goto(base + page, { waitUntil: "load" });
+    const row = tab.locator(".frames").first();
+    const shown = async () => {
+      const views = await row.locator(".view").all();
+      return (await Promise.all(views.map((v) => v.isVisible()))).flatMap((visible, k) => (visible ? [k] : []));
+    };
+    await row.locator("input:checked").focus();
+    const before = await shown();
+    await tab.keyboard.press("ArrowRight");
+    await tab.keyboard.press("ArrowRight");
+    seen[javaScriptEnabled ? "withScripts" : "withoutScripts"] = [before, await shown(), (await row.locator(".view").count())];
+    await context.close();
+  }
+  return seen;
 }
 
 const browser = await chromium.launch({ executablePath, args });
 const visits = [];
-for (const page of pages) visits.push(await visit(browser, page));
-console.log(JSON.stringify({ visits, theme: await theme(browser, pages[0]) }));
+for (const page of pages) {
+  const found = await visit(browser, page);
+  if (found.hasFrames) found.frames = await frames(browser, page);
+  visits.push(found);
+}
+console.log(JSON.stringify({ visits, theme: await remembered(browser, pages[0]) }));
 await browser.close();

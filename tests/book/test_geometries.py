@@ -1,4 +1,4 @@
-"""Chapter 3: each claim by an independent method, and each check with its negative control.
+"""The chapter on tails and geometries: each claim by an independent method, and each check with its negative control.
 
 A control runs the claim's formula with one thing wrong in it, and the check must fail.
 """

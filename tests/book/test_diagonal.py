@@ -1,4 +1,4 @@
-"""Chapter 4: each claim by an independent method, and each check with its negative control."""
+"""The chapter on diagonal networks: each claim by an independent method, and each check with its negative control."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Chapter 10: each claim by an independent method, and each check with its negative control."""
+"""The chapter on the drift: each claim by an independent method, and each check with its negative control."""
 
 import itertools
 import math

@@ -1,4 +1,4 @@
-"""Chapter 9: each claim by an independent method, and each check with its negative control.
+"""The chapter on the gap formula: each claim by an independent method, and each check with its negative control.
 
 The second method is a loop over training sets with gradients and Hessians written by hand. A control runs the claim's
 formula with one thing wrong in it, and the check must fail.
