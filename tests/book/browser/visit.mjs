@@ -37,9 +37,9 @@ function inspect() {
   };
 }
 
-// The TeX of the displays outside folds that are wider than the page.
+// The TeX of the displays outside folds that are wider than the page, by more than rounding.
 const wideDisplays = () => [...(window.MathJax?.startup?.document?.math ?? [])]
-  .filter((item) => item.display && item.typesetRoot?.classList.contains("scrolls") && !item.typesetRoot.closest("details"))
+  .filter(({ display, typesetRoot: e }) => display && e && e.scrollWidth > e.clientWidth + 4 && !e.closest("details"))
   .map((item) => item.math.replace(/\s+/g, " ").trim());
 
 const panels = () => [...document.querySelectorAll("article .tag_panels .cell_output")].map((cell) =>
@@ -87,6 +87,7 @@ async function visit(browser, page) {
   tab.on("request", (r) => /^https?:/.test(r.url()) && !r.url().startsWith(base) && found.foreign.push(r.url()));
   tab.on("response", (r) => r.status() >= 400 && found.failed.push(`${r.status()} ${r.url()}`));
   await tab.goto(base + page, { waitUntil: "load" });
+  await tab.addStyleTag({ content: "*, *::before, *::after { transition: none !important }" }); // colours are what they will be
   await tab.evaluate(() => window.MathJax?.startup?.promise);
   const ready = () => document.querySelectorAll("article .toggle").length === document.querySelectorAll("article button.toggle-button").length;
   await tab.waitForFunction(ready);
