@@ -38,7 +38,7 @@ server.stderr.on("data", (d) => { log += d; });
 process.on("exit", () => { server.kill("SIGKILL"); fs.rmSync(home, { recursive: true, force: true }); });
 
 async function address() {
-  for (let k = 0; k < 240; k++) {
+  for (let k = 0; k < 720; k++) { // three minutes, on a busy machine
     const file = fs.existsSync(`${home}/run`) && fs.readdirSync(`${home}/run`).find((f) => /^jpserver-\d+\.json$/.test(f));
     if (file) return JSON.parse(fs.readFileSync(`${home}/run/${file}`, "utf8")).url;
     if (server.exitCode !== null) break;
