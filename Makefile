@@ -27,7 +27,7 @@ serve: book
 # this version of the file, so it is given anew each time.
 lab: $(READY)
 	@$(VENV)/bin/jupyter trust book/*/*.ipynb >/dev/null
-	@$(VENV)/bin/jupyter lab --notebook-dir book $(or $(CHAPTER),1-flow/01_min_norm.ipynb)
+	@$(VENV)/bin/jupyter lab --ServerApp.root_dir=$(CURDIR)/book book/$(or $(CHAPTER),1-flow/01_min_norm.ipynb) $(LAB)
 
 run: $(READY)
 	@$(PY) -m implicitreg.runbook $(CHAPTER)
