@@ -9,6 +9,17 @@ import pytest
 from implicitreg import ledger
 
 ENTRY = "- {id: a-1, source: S, printed: P, verdict: holds, chapter: 'f#l'}\n"
+OURS = "- {id: ours-1, source: ours, verdict: ours, chapter: 'f#l'}\n"
+
+
+def test_what_no_source_printed_is_ours():
+    (claim,) = ledger.parse(OURS)
+    assert (claim.printed, claim.where) == ("", {})
+
+
+def test_an_entry_says_where_its_sentence_stands():
+    (claim,) = ledger.parse(ENTRY.replace("printed: P", "printed: P, where: {heading: H, begins: a b, ends: c d}"))
+    assert "H: a b … c d" in str(claim)
 
 
 def test_parse_reads_an_entry():
@@ -23,8 +34,23 @@ def test_parse_reads_an_entry():
         (ENTRY.replace("holds", "perhaps"), "verdict = 'perhaps': expected one of holds"),
         (ENTRY.replace("source: S, ", ""), r"missing keys \['source'\]"),
         (ENTRY.replace("chapter", "chapters"), r"unknown keys \['chapters'\]"),
+        (ENTRY.replace("printed: P, ", ""), "expected a printed sentence"),
+        (ENTRY.replace("holds", "ours"), "an id ours-…"),
+        (OURS.replace("source", "printed: P, source"), "and nothing printed"),
+        (ENTRY.replace("source: S", "source: S, where: {heading: H}"), "expected heading, begins and ends"),
+        (OURS.replace("verdict", "where: {equation: 1}, verdict"), "expected heading, begins and ends"),
     ],
-    ids=["twice", "verdict", "missing", "unknown"],
+    ids=[
+        "twice",
+        "verdict",
+        "missing",
+        "unknown",
+        "not printed",
+        "ours by name",
+        "ours and printed",
+        "where",
+        "nowhere",
+    ],
 )
 def test_parse_refuses(text, words):
     with pytest.raises(ValueError, match=words):
@@ -32,7 +58,7 @@ def test_parse_refuses(text, words):
 
 
 def test_explain_names_what_was_printed_and_what_is_true():
-    text = str(ledger.explain("hegde-erratum-8"))
+    text = str(ledger.explain("hegde-erratum-2"))
     assert "printed:" in text
     assert "corrected" in text
     assert max(map(len, text.splitlines())) <= 130
@@ -40,9 +66,9 @@ def test_explain_names_what_was_printed_and_what_is_true():
 
 def test_explain_unknown_names_neighbours():
     with pytest.raises(
-        ValueError, match="id = 'hegde-eratum-8': expected a claim of the ledger, such as 'hegde-erratum-8'"
+        ValueError, match="id = 'hegde-eratum-2': expected a claim of the ledger, such as 'hegde-erratum-2'"
     ):
-        ledger.explain("hegde-eratum-8")
+        ledger.explain("hegde-eratum-2")
 
 
 def test_wheel_carries_the_ledger(tmp_path):

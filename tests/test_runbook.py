@@ -75,7 +75,7 @@ def test_stale_when_cells_or_requirements_change(desk):
 
 
 def test_stale_when_a_named_ledger_entry_changes(desk, monkeypatch):
-    path = store(desk, notebook('ir.check("hegde-1.1")'))
+    path = store(desk, notebook('ir.check("hegde-1.2")'))
     monkeypatch.setattr(runbook.ledger, "claims", tuple)
     assert runbook.stale(path) == ["named"]
 

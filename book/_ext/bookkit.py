@@ -6,7 +6,9 @@
   texts, tagged formulas are left to MathJax, and a fold inside a folded cell is opened.
 * ``{ledger} FILE`` is a table of the claims of ``book/claims.yml`` that a chapter states.
 * ``{benchmarks} RECORD`` is the tables of a record that a script of ``tests/benchmarks`` wrote.
-* ``{chapter}`NAME` `` is a chapter's number and title, ``{runtime}`NAME` `` how long it took when it last ran.
+* ``{frames} CHAPTER FIGURE`` is a row of frames out of a chapter.
+* ``{chapter}`NAME` `` is a chapter's number and title, ``{runtime}`NAME` `` how long it took when it last ran,
+  ``{counts}`printed` `` how many printed claims the ledger has.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import importlib.util
 import json
 import re
 import shutil
+from collections import Counter
 from pathlib import Path
 
 from docutils import nodes
@@ -25,7 +28,7 @@ from sphinx.util.docutils import SphinxDirective
 BOOK = Path(__file__).parents[1]
 VERDICT_COLOUR = {
     "holds": "success", "holds with conditions": "info", "corrected": "warning", "refuted": "danger",
-    "cited": "secondary", "textual": "secondary",
+    "cited": "secondary", "textual": "secondary", "ours": "primary",
 }  # fmt: skip
 
 
@@ -50,7 +53,8 @@ class Ledger(SphinxDirective):
     def entry(claim) -> list[str]:
         one = lambda text: " ".join(text.split())  # noqa: E731
         badge = f"{{bdg-{VERDICT_COLOUR[claim.verdict]}-line}}`{claim.verdict}`"
-        rows = [f"**Printed.** {one(claim.printed)}"]
+        rows = [f"**Printed.** {one(claim.printed)}"] if claim.printed else []
+        rows += [f"**Where.** {claim.place()}"] if claim.where else []
         rows += [f"**True.** {one(claim.correct)}"] if claim.correct else []
         rows += [f"**Note.** {one(claim.note)}"] if claim.note else []
         if claim.function:
@@ -118,6 +122,28 @@ class Benchmarks(SphinxDirective):
         return [f":::{{table}} {title}", "", *("| " + " | ".join(row) + " |" for row in cells), ":::", ""]
 
 
+class Frames(SphinxDirective):
+    """``{frames} CHAPTER FIGURE``: a row of frames as the chapter's notebook has it, on another page."""
+
+    required_arguments = 2
+
+    def run(self) -> list[nodes.Node]:
+        chapter, figure = self.arguments
+        path = BOOK / f"{chapter}.ipynb"
+        self.env.note_dependency(str(path))
+        cells = json.loads(path.read_text("utf8"))["cells"]
+        captions = [i for i, c in enumerate(cells) if "".join(c["source"]).startswith(f'<a id="{figure}">')]
+        if not captions:
+            raise self.error(f"{chapter} has no figure {figure!r}")
+        outputs = [out.get("data", {}).get("text/html", "") for out in cells[captions[0] - 1].get("outputs", [])]
+        rows = ["".join(html) for html in outputs if "<fieldset" in "".join(html)]
+        if len(rows) != 1:
+            raise self.error(f"{figure!r} of {chapter} is no row of frames")
+        holder = nodes.container(classes=["cell_output"])
+        holder += nodes.raw("", rows[0], format="html")
+        return [holder]
+
+
 def runtime(name, rawtext, text, lineno, inliner, options=None, content=None):
     """``{runtime}`CHAPTER` ``: how long the chapter took when it last ran, in words."""
     times = json.loads((BOOK / "records" / "runtimes.json").read_text("utf8"))
@@ -132,6 +158,20 @@ def chapter(name, rawtext, text, lineno, inliner, options=None, content=None):
     notebook = json.loads((BOOK / f"{text}.ipynb").read_text("utf8"))
     title = re.search(r"^# (.*)$", "".join(notebook["cells"][0]["source"]), re.M)
     return [nodes.Text(title[1])], []
+
+
+def counts(name, rawtext, text, lineno, inliner, options=None, content=None):
+    """``{counts}`printed` `` or ``{counts}`ours` ``: how many claims of that kind there are, and their verdicts."""
+    from implicitreg import ledger
+
+    if text not in ("printed", "ours"):
+        return [], [inliner.reporter.error(f"{text!r}: expected printed or ours", line=lineno)]
+    inliner.document.settings.env.note_dependency(str(BOOK / "claims.yml"))
+    verdicts = Counter(claim.verdict for claim in ledger.claims() if (claim.verdict == "ours") == (text == "ours"))
+    if text == "ours":
+        return [nodes.Text(str(verdicts["ours"]))], []
+    parts = [f"{verdicts[v]} {v}" for v in ledger.VERDICTS if verdicts[v]]
+    return [nodes.Text(f"{sum(verdicts.values())} ({', '.join(parts)})")], []
 
 
 class PlainIds(SphinxTransform):
@@ -220,8 +260,10 @@ def mend_body(app, pagename, templatename, context, doctree) -> None:
 def setup(app):
     app.add_directive("ledger", Ledger)
     app.add_directive("benchmarks", Benchmarks)
+    app.add_directive("frames", Frames)
     app.add_role("runtime", runtime)
     app.add_role("chapter", chapter)
+    app.add_role("counts", counts)
     app.add_transform(PlainIds)
     app.add_transform(PanelTexts)
     app.connect("build-finished", copy_mathjax)

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import difflib
 import textwrap
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-VERDICTS = ("holds", "holds with conditions", "corrected", "refuted", "cited", "textual")
-"""``cited``: stated with a reference, not proved again here; ``textual``: typography, nothing to compute."""
+VERDICTS = ("holds", "holds with conditions", "corrected", "refuted", "cited", "textual", "ours")
+"""``corrected``: something false is printed, and this is what is true; ``cited``: stated with a reference, not proved
+again here; ``textual``: a definition, or typography, nothing to compute; ``ours``: printed by no source."""
+
+PLACES = ({"heading", "begins", "ends"}, {"equation"})
+"""How an entry says where its sentence stands: under which heading, with its first and its last two words; or the
+number of the equation."""
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -24,7 +29,10 @@ class Claim:
     id, source, number : str
         Its name in the ledger, the source, and the place in the source.
     printed, verdict, correct, note : str
-        What the source prints, our verdict (one of `VERDICTS`), the correct form, a remark.
+        The printed sentence in our words, with its own conditions and hedges; our verdict (one of `VERDICTS`); the
+        correct form; a remark. What no source printed has the verdict ``ours`` and nothing in ``printed``.
+    where : dict
+        The place of the sentence: ``heading``, ``begins``, ``ends``, or ``equation``.
     function : str
         The dotted name of the function that implements it.
     tests, control : tuple of str, str
@@ -35,9 +43,10 @@ class Claim:
 
     id: str
     source: str
-    printed: str
     verdict: str
     chapter: str
+    printed: str = ""
+    where: dict[str, Any] = field(default_factory=dict)
     correct: str = ""
     number: str = ""
     note: str = ""
@@ -47,10 +56,17 @@ class Claim:
 
     def _rows(self) -> list[tuple[str, str]]:
         place = f"{self.source}, {self.number}" if self.number else self.source
-        rows = [("source", place), ("printed", self.printed), ("verdict", self.verdict), ("true", self.correct),
+        rows = [("source", place), ("where", self.place()), ("printed", self.printed), ("verdict", self.verdict),
+                ("true", self.correct),
                 ("note", self.note), ("function", self.function), ("tests", ", ".join(self.tests)),
                 ("negative control", self.control), ("chapter", self.chapter)]  # fmt: skip
         return [(k, " ".join(v.split())) for k, v in rows if v]
+
+    def place(self) -> str:
+        """Where the printed sentence stands in its source."""
+        if "equation" in self.where:
+            return f"equation ({self.where['equation']})"
+        return f"{self.where['heading']}: {self.where['begins']} … {self.where['ends']}" if self.where else ""
 
     def __str__(self) -> str:
         wrap = textwrap.TextWrapper(
@@ -97,7 +113,7 @@ def explain(id: str) -> Claim:
     Parameters
     ----------
     id : str
-        The claim's id, e.g. ``"hegde-erratum-8"``; chapters name it in their check lines.
+        The claim's id, e.g. ``"hegde-erratum-2"``; chapters name it in their check lines.
 
     Raises
     ------
@@ -106,7 +122,7 @@ def explain(id: str) -> Claim:
 
     Examples
     --------
-    >>> explain("hegde-erratum-8").verdict
+    >>> explain("hegde-erratum-2").verdict
     'corrected'
     """
     by_id = {c.id: c for c in claims()}
@@ -129,7 +145,7 @@ def _path() -> Path:
 
 def _claim(entry: dict[str, Any]) -> Claim:
     known = {f.name for f in fields(Claim)}
-    missing = {"id", "source", "printed", "verdict", "chapter"} - set(entry)
+    missing = {"id", "source", "verdict", "chapter"} - set(entry)
     strange = set(entry) - known
     if missing or strange:
         raise ValueError(f"claim {entry.get('id')!r}: missing keys {sorted(missing)}, unknown keys {sorted(strange)}")
@@ -137,4 +153,13 @@ def _claim(entry: dict[str, Any]) -> Claim:
         raise ValueError(
             f"claim {entry['id']!r}: verdict = {entry['verdict']!r}: expected one of {', '.join(VERDICTS)}"
         )
+    ours = entry["verdict"] == "ours"
+    if ours != entry["id"].startswith("ours-") or ours != (entry["source"] == "ours") or ours == ("printed" in entry):
+        raise ValueError(
+            f"claim {entry['id']!r}: source {entry['source']!r}, verdict {entry['verdict']!r}: expected a printed "
+            "sentence; or, for what no source printed, an id ours-…, source and verdict ours, and nothing printed"
+        )
+    where = entry.get("where", {})
+    if where and (set(where) not in PLACES or ours):
+        raise ValueError(f"claim {entry['id']!r}: where = {where}: expected heading, begins and ends, or an equation")
     return Claim(**{**entry, "tests": tuple(entry.get("tests") or ())})

@@ -39,7 +39,8 @@ class FiniteProblem:
     ------
     ValueError
         If there is no loss, the counts differ, a probability is not positive, the probabilities do not sum to one,
-        ``theta0`` is not a finite vector, or a loss at ``theta0`` is not a finite float64 scalar with finite gradient.
+        ``theta0`` is not a finite vector, or a loss at ``theta0`` fails (for another number of parameters, or made of
+        NumPy functions) or is not a finite float64 scalar with finite gradient.
     TypeError
         If a loss is not callable or returns no tensor, or an array is not numeric.
 
@@ -117,7 +118,10 @@ def _gradient(loss: Loss, thetas: torch.Tensor) -> torch.Tensor:
 
 def _check_loss(name: str, loss: Loss, theta0: np.ndarray) -> None:
     theta = torch.from_numpy(theta0)
-    value = loss(theta.clone().requires_grad_())
+    try:
+        value = loss(theta.clone().requires_grad_())
+    except (IndexError, RuntimeError) as error:
+        raise ValueError(f"{name}(theta0) with {theta0.size} parameters raises {error!r}: expected a loss") from error
     if not isinstance(value, torch.Tensor):
         raise TypeError(f"{name}(theta0) is a {type(value).__name__}: expected a scalar tensor")
     if value.shape != () or value.dtype != torch.float64:

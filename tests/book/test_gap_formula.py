@@ -8,10 +8,12 @@ import itertools
 import math
 from functools import partial
 
+import implicitreg
+import nbformat
 import numpy as np
 import pytest
 import torch
-from implicitreg import FiniteProblem, datasets, ensembles, exact, gradstats, nets
+from implicitreg import FiniteProblem, datasets, ensembles, exact, gradstats, nets, runbook
 from implicitreg.checks import CheckFailed, check, rate
 from implicitreg.gap import onestep
 
@@ -105,7 +107,7 @@ def over_orders(A, B):
 
 def test_disjoint_batches_of_a_fixed_set_are_anticorrelated():
     predicted = onestep.batch_covariance([0, 1], [2, 3], N=4) * np.cov(FIXED.T)
-    check("roberts-5-fixed-data", measured=over_orders([0, 1], [2, 3]), predicted=predicted, atol=1e-12)
+    check("ours-fixed-data-covariance", measured=over_orders([0, 1], [2, 3]), predicted=predicted, atol=1e-12)
 
 
 def third_moment_of_a_mean(n):
@@ -151,6 +153,20 @@ def slopes():
     return [slope(lambda e, which=which: CHANCE[4] @ changes(e, 4)[which]) for which in (1, 0)]
 
 
+def brackets(A, B):
+    """The mean product of two batch gradients where G = 0, by a loop over all draws of four."""
+    rest = START - np.linalg.solve(H, G)
+    rows = np.array([gradient(i, rest) for i in range(3)])
+    batches = ((rows[D[list(A)]].mean(0), rows[D[list(B)]].mean(0)) for D in DRAWS[4])
+    return sum(w * a @ b for w, (a, b) in zip(CHANCE[4], batches, strict=True)), P @ (rows**2).sum(1)
+
+
+def test_brackets_can_vanish():
+    for A, B in [((0, 1), (2, 3)), ((0, 1), (1, 2, 3)), ((0, 1), (0, 1))]:
+        measured, trace = brackets(A, B)
+        check("roberts-7-positive", measured=measured, predicted=onestep.batch_covariance(A, B) * trace, atol=1e-12)
+
+
 def test_mean_changes_of_test_and_training_loss():
     check("roberts-8", measured=slopes(), predicted=[-G @ G, -G @ G - TRACE / 4], atol=1e-12)
 
@@ -158,6 +174,43 @@ def test_mean_changes_of_test_and_training_loss():
 def test_mean_gap_of_one_step():
     predicted = onestep.one_step(REGRESSION, 1.0, 4).leading
     check("roberts-9", measured=slope(mean_gap), predicted=predicted, atol=1e-12)
+
+
+STARTS = ([0.0, 0.0], [1.0, 2.0], [-1.5, 0.25])
+
+
+def gaps_per_trace(starts=STARTS, power=1):
+    """The first-order gap of one step on three examples over a power of tr Sigma, from several starts; by loops."""
+    ratios = []
+    for theta in map(np.array, starts):
+        rows = np.array([gradient(i, theta) for i in range(3)])
+        mean, means = P @ rows, rows[DRAWS[3]].mean(1)
+        gap = CHANCE[3] @ (means * (means - mean)).sum(1)
+        ratios.append(gap / (P @ ((rows - mean) ** 2).sum(1)) ** power)
+    return np.array(ratios)
+
+
+def test_gap_is_proportional_to_the_trace():
+    check("roberts-2", measured=gaps_per_trace(), predicted=np.full(3, 1 / 3), atol=1e-12)
+    for theta, ratio in zip(STARTS, gaps_per_trace(power=0), strict=True):
+        at = onestep.one_step(FiniteProblem(LOSSES, P, theta), 1.0, 3)
+        check("roberts-2", measured=ratio, predicted=at.leading, atol=1e-12)
+
+
+def bias(eta):
+    """Mean training minus test loss after a step on a training set of four; eta = 0 is the start."""
+    total = 0.0
+    for D, w in zip(DRAWS[4], CHANCE[4], strict=True):
+        theta = START - eta * ROWS[D].mean(0)
+        losses = np.array([loss(i, theta) for i in range(3)])
+        total += w * (losses[D].mean() - P @ losses)
+    return total
+
+
+def test_training_loss_is_biased_after_the_step_only():
+    check("roberts-remark-biased", measured=[bias(0), bias(0.1)], predicted=[0, -second_order(0.1, 4)], atol=1e-12)
+    check("roberts-remark-biased", measured=bias(0.1), predicted=-onestep.one_step(REGRESSION, 0.1, 4).next_order,
+          atol=1e-12)  # fmt: skip
 
 
 AGREEING = FiniteProblem([lambda t: t[0] ** 2 / 2 + t[0], lambda t: 1.5 * t[0] ** 2 + t[0]], [0.5, 0.5], [0.0])
@@ -233,16 +286,36 @@ def added_up(eta, T):
     return eta * 2 / 9 * sum(jump**2 for jump, _ in mixture_path(eta, T)[:-1])
 
 
+def power_of_N(T=3, change=mixture_gap):
+    return rate(SIZES, [change(0.2, int(N), T) for N in SIZES])
+
+
+def gap_of_one_set(eta, N, T):
+    """Root mean square of the gap: what one training set may show."""
+    k = np.arange(N + 1)
+    log = [math.lgamma(N + 1) - math.lgamma(i + 1) - math.lgamma(N - i + 1) for i in k]
+    weights = np.exp(np.array(log) + k * math.log(1 / 3) + (N - k) * math.log(2 / 3))
+    q, theta = k / N, np.full(N + 1, 0.5)
+    for _ in range(T):
+        theta = theta - eta * (q * (theta**3 - 1) + (1 - q) * (theta**2 + 2 * theta))
+    jump = (theta**4 / 4 - theta) - (theta**3 / 3 + theta**2)
+    return math.sqrt(weights @ ((1 / 3 - q) * jump) ** 2)
+
+
+def test_gap_of_many_steps_falls_like_one_over_N():
+    check("roberts-remark-infinite-set", measured=power_of_N(), predicted=-1, atol=0.15)
+
+
 def test_one_step_of_any_size():
     assert onestep.all_orders(MIXTURE, 0.5, 1) == pytest.approx(by_hand(0.5, 1), rel=1e-12)
     measured = size_rate(0.5, 1, lambda N: onestep.all_orders(MIXTURE, 0.5, N))
-    check("roberts-all-orders", measured=measured, predicted=-2, atol=0.15)
+    check("ours-gap-all-orders", measured=measured, predicted=-2, atol=0.15)
 
 
 def test_many_steps_are_not_the_sum():
     assert onestep.many_steps(MIXTURE, 0.2, 1, 4) == pytest.approx(by_hand(0.2, 4), rel=1e-12)
     measured = size_rate(0.2, 4, lambda N: onestep.many_steps(MIXTURE, 0.2, N, 4))
-    check("roberts-many-steps", measured=measured, predicted=-2, atol=0.15)
+    check("ours-gap-many-steps", measured=measured, predicted=-2, atol=0.15)
     assert added_up(0.2, 4) > 2 * by_hand(0.2, 4)
 
 
@@ -353,7 +426,27 @@ def measured_gradients(extra=0.0):
 
 
 def test_with_measured_gradients_there_is_nothing_to_add():
-    check("roberts-double-counting", measured=slope(shifted_gaps), predicted=measured_gradients(), atol=1e-12)
+    check("ours-double-counting", measured=slope(shifted_gaps), predicted=measured_gradients(), atol=1e-12)
+
+
+def apart(steps, eta=0.3, N=6):
+    """Mean square of g^D - G over that of G after training on D, for all multisets of six; by plain loops."""
+    difference = size = 0.0
+    for D in itertools.combinations_with_replacement(range(3), N):
+        counts = np.bincount(D, minlength=3)
+        w = math.factorial(N) / math.prod(map(math.factorial, counts)) * math.prod(P**counts)
+        theta = START
+        for _ in range(steps):
+            theta = theta - eta * counts / N @ np.array([gradient(i, theta) for i in range(3)])
+        rows = np.array([gradient(i, theta) for i in range(3)])
+        own, mean = counts / N @ rows, P @ rows
+        difference, size = difference + w * (own - mean) @ (own - mean), size + w * mean @ mean
+    return difference / size
+
+
+def test_training_gradient_leaves_the_test_gradient():
+    predicted = [onestep.moments(REGRESSION).trace / 6 / (G @ G), 1]
+    check("roberts-remark-quickly", measured=[apart(0), apart(600)], predicted=predicted, atol=1e-6)
 
 
 # --- digits ---------------------------------------------------------------------------------------------------
@@ -380,7 +473,7 @@ def digits_gap(N=64, eta=0.05, sets=100):
 
 def test_one_step_on_digits():
     measured, leading = digits_gap()
-    check("roberts-exp-1", **measured, predicted=leading, sigmas=4, wrong=2 * leading)
+    check("ours-gap-on-digits", **measured, predicted=leading, sigmas=4, wrong=2 * leading)
 
 
 def digits_control():
@@ -394,7 +487,7 @@ CONTROLS = {
     # equal values taken for one example
     "roberts-4": lambda: pair(cov(4, [0], [3]), CHANCE[4][DRAWS[4][:, 0] == DRAWS[4][:, 3]].sum() * SIGMA),
     # the covariance over draws in place of that over orders
-    "roberts-5-fixed-data": lambda: pair(
+    "ours-fixed-data-covariance": lambda: pair(
         over_orders([0, 1], [2, 3]), onestep.batch_covariance([0, 1], [2, 3]) * np.cov(FIXED.T)
     ),
     # the third moment falls like 1/n² and not like 1/n
@@ -405,6 +498,16 @@ CONTROLS = {
     "roberts-7": lambda: pair(
         product_of_gradients((0, 1), (1, 2, 3)), G @ G + 2 * onestep.batch_covariance((0, 1), (1, 2, 3)) * TRACE
     ),
+    # a batch that shares an example with the other: the second term does not vanish
+    "roberts-7-positive": lambda: pair(brackets((0, 1), (1, 2, 3))[0], 0.0),
+    # proportional to the square of the trace
+    "roberts-2": lambda: pair(gaps_per_trace(power=2), np.full(3, gaps_per_trace(power=2)[0])),
+    # unbiased after the step as well
+    "roberts-remark-biased": lambda: pair([bias(0), bias(0.1)], [0, 0]),
+    # one training set in place of the mean
+    "roberts-remark-infinite-set": lambda: {**pair(power_of_N(change=gap_of_one_set), -1), "atol": 0.15},
+    # as far apart after training as before
+    "roberts-remark-quickly": lambda: pair([apart(0), apart(600)], [apart(0)] * 2),
     # the enhancement with the wrong sign
     "roberts-8": lambda: pair(slopes(), [-G @ G, -G @ G + TRACE / 4]),
     # N - 1 in place of N
@@ -417,13 +520,13 @@ CONTROLS = {
     # the factor ½ of the second order forgotten
     "roberts-remark-next-order": lambda: pair(mean_gap(0.1), second_order(0.1, 4, 2, 2)),
     # the gradient at the start twice
-    "roberts-all-orders": lambda: {
+    "ours-gap-all-orders": lambda: {
         "measured": size_rate(0.5, 1, lambda N: 0.5 * 2 / 9 * mixture_path(0.5, 0)[0][0] ** 2 / N),
         "predicted": -2,
         "atol": 0.15,
     },
     # nothing forgotten
-    "roberts-many-steps": lambda: {
+    "ours-gap-many-steps": lambda: {
         "measured": size_rate(0.2, 4, lambda N: by_hand(0.2, 4, forget=False) / N),
         "predicted": -2,
         "atol": 0.15,
@@ -435,9 +538,9 @@ CONTROLS = {
     # the printed sign
     "roberts-remark-divergence": lambda: pair(CHANCE[3] @ slope(shifted_gaps), TRACE / 3 + G @ (G_TEST - G)),
     # the fluctuation counted twice
-    "roberts-double-counting": lambda: pair(slope(shifted_gaps), measured_gradients(TRACE / 3)),
+    "ours-double-counting": lambda: pair(slope(shifted_gaps), measured_gradients(TRACE / 3)),
     # twice the gap
-    "roberts-exp-1": digits_control,
+    "ours-gap-on-digits": digits_control,
 }
 
 
@@ -447,6 +550,58 @@ def test_controls(claim):
     tolerance = {} if {"sigmas", "atol"} & set(arguments) else {"atol": 1e-4}
     with pytest.raises(CheckFailed):
         check(claim, **tolerance, **arguments)
+
+
+# --- try your own ---------------------------------------------------------------------------------------------
+
+CHAPTER = runbook.BOOK / "2-gap" / "01_gap_formula.ipynb"
+
+
+def exact_gap(problem, eta, N, T=1):
+    after = exact.run(problem, eta, N=N, T=T, B=N)
+    return after.test_loss - after.train_loss
+
+
+def try_your_own(capsys, **changed):
+    """Run the cell under Try your own with some of its names changed, and return the numbers that it printed."""
+    code = [c.source for c in nbformat.read(CHAPTER, 4).cells if c.cell_type == "code" and "p_own" in c.source][-1]
+    lines = code.replace("p_own, theta_own, eta_own, N_own = ", "p_own, theta_own, eta_own, N_own = start = ")
+    assert "= start = " in lines
+    head, rest = lines.split("own = ir.FiniteProblem", 1)
+    names = {"ir": implicitreg, "torch": torch, "np": np, "onestep": onestep, "exact_gap": exact_gap}
+    exec(head, names)
+    names.update(changed)
+    exec("own = ir.FiniteProblem" + rest, names)
+    printed = [line.rsplit(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
+    own, eta, N = names["own"], names["eta_own"], names["N_own"]
+    assert [name.strip() for name, _ in printed] == [
+        "exact", "first order", "second order", "all orders", "one set's standard deviation"]  # fmt: skip
+    exactly = exact_gap(own, eta, N)
+    assert float(printed[0][1]) == pytest.approx(exactly, abs=1e-6)
+    return exactly - onestep.one_step(own, eta, N).next_order, exactly - onestep.all_orders(own, eta, N)
+
+
+def test_try_your_own_orders(capsys):
+    """Of the cell's problem and of another: by eight when a small eta is halved, by four when N is doubled."""
+    quartic = [lambda t: (t[0] - 1) ** 4 / 4 + t[1] ** 2, lambda t: torch.cosh(t[0] + t[1])]
+    for changed in ({}, {"losses": quartic, "p_own": [0.3, 0.7], "theta_own": [0.2, 0.1]}):
+        coarse, fine = (try_your_own(capsys, eta_own=eta, **changed)[0] for eta in (0.5 / 2**6, 0.5 / 2**7))
+        assert 6.5 < coarse / fine < 9.5
+        few, many = (try_your_own(capsys, eta_own=0.1, N_own=N, **changed)[1] for N in (24, 48))
+        assert 3.5 < few / many < 4.5
+
+
+def test_try_your_own_refusals(capsys):
+    cubic = {"losses": [lambda t: t[0] ** 4, lambda t: t[0] ** 3], "p_own": [0.5, 0.5], "theta_own": [0.5]}
+    for changed, words in [
+        ({"eta_own": 1e200, **cubic}, "overflow"),
+        ({"p_own": [0.5, 0.4, 0.2]}, "sum"),
+        ({"theta_own": [0.5]}, "1 parameters"),
+        ({"losses": [lambda t: np.sin(t[0])] * 3}, "losses\\[0\\]"),
+        ({"N_own": 10**5}, "N = 100000"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            try_your_own(capsys, **changed)
 
 
 def test_the_oracle_agrees_with_these_loops():

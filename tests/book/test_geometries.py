@@ -3,8 +3,14 @@
 A control runs the claim's formula with one thing wrong in it, and the check must fail.
 """
 
+import contextlib
+import io
+import re
+
+import nbformat
 import numpy as np
 import pytest
+from implicitreg import runbook
 from implicitreg.checks import CheckFailed, check
 from implicitreg.flow import geometry, maxmargin
 from scipy.integrate import solve_ivp
@@ -117,7 +123,7 @@ PATHS = {
 @pytest.mark.parametrize("tail", PATHS)
 def test_regularization_path_in_space(tail):
     log_loss, B, predicted, tolerance = PATHS[tail]
-    check("hegde-2.7-path", measured=path_direction(log_loss, B), predicted=predicted(), atol=tolerance)
+    check("ours-2.7-path", measured=path_direction(log_loss, B), predicted=predicted(), atol=tolerance)
 
 
 def power_slope(k):
@@ -156,7 +162,7 @@ def crowd_margin(N, k):
 
 @pytest.mark.parametrize(("N", "k"), [(10, 1), (1000, 1), (100, 4)])
 def test_margin_of_a_crowd(N, k):
-    check("hegde-2.7-imbalance", measured=crowd_margin(N, k), predicted=(1 + N ** (2 / (k + 2))) ** -0.5, rtol=1e-6)
+    check("ours-2.7-imbalance", measured=crowd_margin(N, k), predicted=(1 + N ** (2 / (k + 2))) ** -0.5, rtol=1e-6)
 
 
 @pytest.mark.parametrize("k", [0.5, 2, 10])
@@ -259,8 +265,18 @@ def adam(k, betas=(0.0, 0.0), eps=1e-300):
 
 
 def test_adam_without_memory_is_sign_descent():
-    check("hegde-7.4", measured=adam(60), predicted=descend(INF, np.full(60, 0.1), scaled=False), atol=1e-12)
+    check("ours-7.4-adam", measured=adam(60), predicted=descend(INF, np.full(60, 0.1), scaled=False), atol=1e-12)
     assert np.abs(adam(60, betas=(0.9, 0.999)) - adam(60)).max() > 0.1
+
+
+def test_constant_steps_of_sign_descent_miss_the_largest_margin():
+    """The part of the theorem that asks for decaying steps: with steps of 1 nothing moves after a thousand."""
+    best = best_margin(INF)
+    stuck = [geometry.margin(X, Y, descend(INF, np.ones(k), scaled=False), INF) for k in (1_000, 20_000)]
+    assert max(stuck) < 0.8 * best
+    assert abs(stuck[1] - stuck[0]) < 1e-3 * best
+    decaying = 0.3 / np.sqrt(np.arange(1, 20_001))
+    assert geometry.margin(X, Y, descend(INF, decaying, scaled=False), INF) > 0.98 * best
 
 
 def coordinate_descent(eta, steps=400):
@@ -278,7 +294,7 @@ def coordinate_descent(eta, steps=400):
 
 def test_squared_loss_remembers_the_step():
     w, chosen = coordinate_descent(0.5)
-    check("hegde-7.3", measured=w, predicted=[0.5, 0, 5 / 7], atol=1e-12)
+    check("ours-7.3-squared", measured=w, predicted=[0.5, 0, 5 / 7], atol=1e-12)
     assert chosen == {0, 2}
     A = np.array([[1, 0, 0.7], [0, 1, 0.7]])
     least = linprog(np.ones(6), A_eq=np.hstack([A, -A]), b_eq=[1, 0.5]).x
@@ -331,7 +347,7 @@ def mirror_descent(potential, eta, k):
 def test_mirror_descent_ends_nearest_in_divergence(name):
     eta = 0.01 if name == "quartic" else 0.03
     w = mirror_descent(POTENTIALS[name][0], eta, 8000)
-    check("hegde-7.1", measured=w, predicted=nearest(name), atol=1e-6)
+    check("ours-7.1-mirror", measured=w, predicted=nearest(name), atol=1e-6)
     np.testing.assert_allclose(w, geometry.mirror_limit(A7, B7, POTENTIALS[name][0], W7), atol=1e-9)
 
 
@@ -367,11 +383,84 @@ def mirror_flow(potential, w0, t):
 @pytest.mark.parametrize("t", [0.1, 0.5, 3.0])
 def test_networks_are_mirror_flows_at_all_times(t):
     signed = mirror_flow(geometry.hypentropy(0.3), np.zeros(3), 4 * t)
-    check("hegde-7.1-network", measured=network(0.3, t), predicted=signed, atol=1e-9)
+    check("ours-7.1-network", measured=network(0.3, t), predicted=signed, atol=1e-9)
     u0 = np.array([0.2, 0.4, 0.3])
     u = solve_ivp(lambda _, u: 2 * u * (A3.T @ (B3 - A3 @ u**2)), (0, t), u0, method="DOP853", rtol=1e-11,
                   atol=1e-13).y[:, -1]  # fmt: skip
-    check("hegde-7.1-network", measured=u**2, predicted=mirror_flow(geometry.entropy(), u0**2, 4 * t), atol=1e-9)
+    check("ours-7.1-network", measured=u**2, predicted=mirror_flow(geometry.entropy(), u0**2, 4 * t), atol=1e-9)
+
+
+# --- the reader's own data
+
+
+def cell(words):
+    (source,) = [c.source for c in nbformat.read(runbook.BOOK / "1-flow" / "03_geometries.ipynb", 4).cells
+                 if c.cell_type == "code" and words in c.source]  # fmt: skip
+    return source
+
+
+def own(**changes):
+    """What the cell of "Try your own" prints, some of its lines changed: the words of each line, then the rest."""
+    source = cell("X_own = ")
+    for name, value in changes.items():
+        source, n = re.subn(rf"(?m)^{name} = .*$", lambda m, n=name, v=value: f"{n} = {v}", source)
+        assert n == 1, name
+    space = {"np": np, "geometry": geometry, "maxmargin": maxmargin, "inf": INF, "unit": unit}
+    for words in ("def shares(", "def run_adam("):
+        exec(cell(words), space)
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        exec(source, space | {"data": changes.get("data")})
+    return dict(line.split(maxsplit=1) for line in out.getvalue().splitlines())
+
+
+def vector(text):
+    return np.array(text.strip("[]").split(), float)
+
+
+@pytest.mark.parametrize("k", [0.5, 2.0, 20.0])
+def test_try_your_own_flow_and_limit_agree(k):
+    for rows, labels in (
+        ("np.array([[1.0, 0.2], [0.3, -1.0], [1.0, 0.5]])", "np.array([1.0, -1.0, 1.0])"),
+        ("np.array([[30.0, 0.2, 1.0], [20.0, -1.0, 2.0], [-10.0, 0.5, -1.0]])", "np.array([1.0, 1.0, -1.0])"),
+    ):
+        out = own(X_own=rows, y_own=labels, k_own=k)
+        assert np.abs(vector(out["flow"]) - vector(out["limit"])).max() < 5e-6
+
+
+def test_try_your_own_copies_pull():
+    base = "[[1.0, 0.2], [0.3, -1.0], [1.0, 0.5]]"
+    rows, labels = "np.array({} + {} * [[1.0, 0.2]])", "np.array([1.0, -1.0, 1.0] + {} * [1.0])"
+    plain, copied = (own(X_own=rows.format(base, n), y_own=labels.format(n)) for n in (0, 200))
+    pull = unit(np.array([1.0, 0.2]))
+    assert vector(copied["limit"]) @ pull > vector(plain["limit"]) @ pull + 0.01
+    np.testing.assert_allclose(vector(copied["margin"]), vector(plain["margin"]), atol=1e-6)
+
+
+def test_try_your_own_not_separable():
+    with pytest.raises(ValueError, match="separable"):
+        own(X_own="np.array([[1.0, 0.2], [1.0, 0.3], [-1.0, 0.4]])", y_own="np.array([1.0, -1.0, 1.0])")
+
+
+def test_try_your_own_raw_columns_are_to_be_scaled():
+    """The cancer data as they come: columns of the sizes 1e-3 to 1e3."""
+    raw = "np.c_[__import__('sklearn.datasets').datasets.load_breast_cancer().data, np.ones(569)]"
+    labels = "2.0 * __import__('sklearn.datasets').datasets.load_breast_cancer().target - 1"
+    with pytest.raises((ArithmeticError, ValueError), match=r"scale|separable"):
+        own(X_own=raw, y_own=labels)
+
+
+def test_try_your_own_adam_wanders():
+    source = cell("X_own = ")
+    line = next(line for line in source.splitlines() if "Adam" in line)
+    space = {"np": np, "geometry": geometry, "inf": INF}
+    for words in ("def shares(", "def run_adam("):
+        exec(cell(words), space)
+    seen = []
+    for old, new in (("500", "500"), ("500", "50"), ("(0.5, 0.9)", "(0.9, 0.999)"), ("lr=0.3", "lr=0.05")):
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            exec(line.replace(old, new), space)
+        seen.append(float(re.search(r"inf: ([\d.]+)", out.getvalue())[1]))
+    assert np.ptp(seen) > 0.05
 
 
 # --- controls
@@ -382,32 +471,33 @@ def pair(measured, predicted):
 
 
 CONTROLS = {
-    # as printed: the limit differs from loss to loss, say, with the direction of the polynomial tail k = 1
-    "hegde-erratum-13": lambda: pair(unit(late_flow(EXPONENTIAL["logistic"], Z, 640.0)),
-                                     geometry.polynomial_direction(Z, ONE, 1)),
+    # read of exponential tails: the limit differs, say, with the direction of the polynomial tail k = 1
+    "hegde-2.7": lambda: pair(unit(late_flow(EXPONENTIAL["logistic"], Z, 640.0)),
+                              geometry.polynomial_direction(Z, ONE, 1)),
     # k - 1 in place of k
-    "hegde-2.7-path": lambda: pair(path_direction(PATHS["1/u² log"][0], 1e12),
-                                   geometry.polynomial_direction(Z, ONE, 1)),
+    "ours-2.7-path": lambda: pair(path_direction(PATHS["1/u² log"][0], 1e12),
+                                  geometry.polynomial_direction(Z, ONE, 1)),
     # the length with k² in place of k (k + 2)
-    "hegde-2.7": lambda: pair(late_flow(power_slope(1), Z, 45.0) / np.exp(15.0), predicted_tail(1, lambda k: k**2)),
+    "ours-2.7-polynomial": lambda: pair(
+        late_flow(power_slope(1), Z, 45.0) / np.exp(15.0), predicted_tail(1, lambda k: k**2)),
     # the exponent 1/(k + 2) without its 2
-    "hegde-2.7-imbalance": lambda: pair(crowd_margin(100, 4), (1 + 100 ** (1 / 6)) ** -0.5),
+    "ours-2.7-imbalance": lambda: pair(crowd_margin(100, 4), (1 + 100 ** (1 / 6)) ** -0.5),
     # the step of the dual norm: l-infinity's direction for l1's margin
-    "hegde-7.2": lambda: pair(geometry.margin(X, Y, descend(1, 0.4 / np.sqrt(np.arange(1, 5001)), False, INF), 1),
-                              best_margin(1)),
+    "ours-7.2-steepest": lambda: pair(
+        geometry.margin(X, Y, descend(1, 0.4 / np.sqrt(np.arange(1, 5001)), False, INF), 1), best_margin(1)),
     # the gradient instead of its sign
-    "hegde-7.4": lambda: pair(adam(60), descend(2, np.full(60, 0.1), scaled=False)),
+    "ours-7.4-adam": lambda: pair(adam(60), descend(2, np.full(60, 0.1), scaled=False)),
     # the proposition with a step beyond its assumption
-    "hegde-7.3": lambda: pair(coordinate_descent(1.2)[0], [0.5, 0, 5 / 7]),
+    "ours-7.3-squared": lambda: pair(coordinate_descent(1.2)[0], [0.5, 0, 5 / 7]),
     # the start dropped from the divergence
-    "hegde-7.1": lambda: pair(mirror_descent(geometry.entropy(), 0.03, 8000), nearest("entropy", np.ones(7))),
+    "ours-7.1-mirror": lambda: pair(mirror_descent(geometry.entropy(), 0.03, 8000), nearest("entropy", np.ones(7))),
     # twice as fast in place of four times
-    "hegde-7.1-network": lambda: pair(network(0.3, 0.1), mirror_flow(geometry.hypentropy(0.3), np.zeros(3), 0.2)),
+    "ours-7.1-network": lambda: pair(network(0.3, 0.1), mirror_flow(geometry.hypentropy(0.3), np.zeros(3), 0.2)),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("claim", CONTROLS)
 def test_controls(claim):
-    tolerance = {"hegde-erratum-13": 0.02, "hegde-7.2": 0.02}.get(claim, 1e-3)
+    tolerance = {"hegde-2.7": 0.02, "ours-7.2-steepest": 0.02}.get(claim, 1e-3)
     with pytest.raises(CheckFailed):
         check(claim, atol=tolerance, **CONTROLS[claim]())

@@ -5,8 +5,10 @@ A control runs the claim's formula with one thing wrong in it, and the check mus
 
 from functools import cache, reduce
 
+import nbformat
 import numpy as np
 import pytest
+from implicitreg import runbook
 from implicitreg.checks import CheckFailed, check
 from implicitreg.flow import geometry as geo
 from implicitreg.flow import homogeneous as hom
@@ -82,7 +84,7 @@ def measured_climb(j=200):
 
 def test_smoothed_margin_climbs_at_the_stated_rate():
     for j in (5, 60, 120, 200):
-        check("hegde-6.1", measured=measured_climb(j), predicted=climb(j=j), rtol=1e-5)
+        check("ours-smoothed-margin", measured=measured_climb(j), predicted=climb(j=j), rtol=1e-5)
         theta = plain()[0][j]
         v = exp_velocity(0, theta)
         cosine = theta @ v / np.linalg.norm(theta) / np.linalg.norm(v)
@@ -122,7 +124,7 @@ def unit_end():
 def test_weights_of_the_loss_are_the_multipliers():
     net, path = far()
     p = softmax(-net.q(path[-1]))
-    check("hegde-6.1-kkt", measured=unit_end(), predicted=rebuilt(p), atol=0.01)
+    check("ours-limit-kkt", measured=unit_end(), predicted=rebuilt(p), atol=0.01)
     residual = hom.kkt_residual(net, path[-1])
     assert residual.stationarity < 0.02
     np.testing.assert_allclose(residual.dual / residual.dual.sum(), p, atol=0.02)
@@ -148,7 +150,7 @@ def imbalances(flat, sign=1.0):
 def test_imbalance_is_conserved_on_the_squared_loss():
     first, last = squared_ends()
     assert np.linalg.norm(first - last) > 0.3
-    check("hegde-6.2", measured=imbalances(last), predicted=imbalances(first), atol=1e-8)
+    check("ours-conserved", measured=imbalances(last), predicted=imbalances(first), atol=1e-8)
     np.testing.assert_allclose(np.concatenate([D.ravel() for D in hom.layer_imbalance(layers(last))]), imbalances(last))
 
 
@@ -196,7 +198,12 @@ def told(seed, hidden=(2, 2)):
 @pytest.mark.parametrize("hidden", [(2,), (2, 2), (1, 3)], ids=str)
 def test_every_start_finds_the_largest_deep_linear_margin(hidden):
     best = hom.deep_linear_margin(Z, ONES, len(hidden) + 1)
-    check("hegde-6.3", measured=[told(seed, hidden) for seed in range(6)], predicted=np.full(6, best), rtol=1e-8)
+    check(
+        "ours-deep-linear-margin",
+        measured=[told(seed, hidden) for seed in range(6)],
+        predicted=np.full(6, best),
+        rtol=1e-8,
+    )
 
 
 def test_margins_of_the_reference_problem():
@@ -246,7 +253,7 @@ def test_layers_align_within_the_bounds():
 def test_deep_linear_flow_finds_the_support_vector_machine():
     net, path = far()
     w = normed(net.end_to_end(path[-1]))
-    check("hegde-6.3-alignment", measured=w, predicted=normed(support_vector_machine()), atol=5e-3)
+    check("ours-layers-align", measured=w, predicted=normed(support_vector_machine()), atol=5e-3)
     best = 1 / np.linalg.norm(support_vector_machine()) / 3**1.5
     assert 0.999 * best < hom.smoothed_margin(net, path[-1]) <= best
     assert hom.alignment(layers(path[-1])).rank_ratio.max() < 0.02
@@ -258,7 +265,7 @@ def test_deep_linear_flow_finds_the_support_vector_machine():
 def test_depth_two_finds_the_l1_margin_from_every_scale(alpha, tau):
     net, start = hom.Diagonal(Z, ONES), alpha * np.array([1, 2, 0.5, 1, 1, 3])  # not the same shape for u and v
     w = net.end_to_end(hom.gradient_flow(net, start, [tau])[0])
-    check("hegde-6.4", measured=normed(w, 1), predicted=normed(l1_solution(), 1), atol=1e-4)
+    check("ours-diagonal-l1-margin", measured=normed(w, 1), predicted=normed(l1_solution(), 1), atol=1e-4)
 
 
 def race(m, start, z):
@@ -308,8 +315,8 @@ def xor_dual(half=0.5, p=0.25):
 
 
 def test_xor_margin_by_linear_programming():
-    check("hegde-6.5", measured=xor_by_lp(), predicted=np.sqrt(2) / 8, atol=1e-10)
-    check("hegde-6.5", measured=xor_dual(), predicted=np.sqrt(2) / 8, atol=1e-10)
+    check("ours-xor", measured=xor_by_lp(), predicted=np.sqrt(2) / 8, atol=1e-10)
+    check("ours-xor", measured=xor_dual(), predicted=np.sqrt(2) / 8, atol=1e-10)
     certificate = hom.xor_certificate()
     assert f"{certificate.primal:.7f}" == f"{certificate.dual:.7f}" == "0.1767767"
     assert xor_dual(p=0.3) > certificate.dual + 1e-3
@@ -319,35 +326,121 @@ def pair(measured, predicted):
     return {"measured": measured, "predicted": predicted}
 
 
+def diagonal_end():
+    net = hom.Diagonal(Z, ONES)
+    return net.end_to_end(hom.gradient_flow(net, np.ones(6), [5.0])[0])
+
+
+TOLERANCE = {
+    "ours-smoothed-margin": 2e-3,
+    "ours-limit-kkt": 0.01,
+    "ours-conserved": 1e-7,
+    "ours-deep-linear-margin": 1e-9,
+    "ours-layers-align": 0.05,
+    "ours-diagonal-l1-margin": 1e-4,
+    "ours-diagonal-depth": 1e-8,
+    "ours-xor": 2e-4,
+}
+"""The widest that a check of the chapter allows: a control must fail at this one."""
+
 CONTROLS = {
     # l in place of the mean output
-    "hegde-6.1": lambda: pair(measured_climb(), climb(mean=False)),
+    "ours-smoothed-margin": lambda: pair(measured_climb(), climb(mean=False)),
     # equal weights on all examples as multipliers
-    "hegde-6.1-kkt": lambda: pair(unit_end(), rebuilt(ONES / 3)),
+    "ours-limit-kkt": lambda: pair(unit_end(), rebuilt(ONES / 3)),
     # the sum of the Gram matrices instead of their difference
-    "hegde-6.2": lambda: pair(imbalances(squared_ends()[1], -1.0), imbalances(squared_ends()[0], -1.0)),
+    "ours-conserved": lambda: pair(imbalances(squared_ends()[1], -1.0), imbalances(squared_ends()[0], -1.0)),
     # the exponent m instead of m/2
-    "hegde-6.3": lambda: pair(told(0), np.linalg.norm(support_vector_machine()) ** -1 * 3.0**-3),
-    # the l1 solution in place of the support vector machine
-    "hegde-6.3-alignment": lambda: pair(normed(far()[0].end_to_end(far()[1][-1])), normed(l1_solution())),
-    # the support vector machine in place of the l1 solution
-    "hegde-6.4": lambda: pair(
-        normed(hom.Diagonal(Z, ONES).end_to_end(hom.gradient_flow(hom.Diagonal(Z, ONES), np.ones(6), [5.0])[0]), 1),
-        normed(support_vector_machine(), 1),
-    ),
+    "ours-deep-linear-margin": lambda: pair(told(0), np.linalg.norm(support_vector_machine()) ** -1 * 3.0**-3),
+    # a network that is linear in x, too, and diagonal
+    "ours-layers-align": lambda: pair(normed(diagonal_end()), normed(support_vector_machine())),
+    # a network that is linear in x, too, with layers that are full
+    "ours-diagonal-l1-margin": lambda: pair(normed(far()[0].end_to_end(far()[1][-1]), 1), normed(l1_solution(), 1)),
     # the law of depth two
-    "hegde-6.4-depth": lambda: pair(*depth_three(law=2)),
+    "ours-diagonal-depth": lambda: pair(*depth_three(law=2)),
     # the half of the dual bound forgotten
-    "hegde-6.5": lambda: pair(xor_by_lp(), xor_dual(half=1.0)),
+    "ours-xor": lambda: pair(xor_by_lp(), xor_dual(half=1.0)),
 }
 
 
 @pytest.mark.parametrize("claim", CONTROLS)
 def test_controls(claim):
-    tolerance = 0.01 if claim in ("hegde-6.1-kkt", "hegde-6.3-alignment") else 1e-3
     with pytest.raises(CheckFailed):
-        check(claim, atol=tolerance, **CONTROLS[claim]())
+        check(claim, atol=TOLERANCE[claim], **CONTROLS[claim]())
 
 
 def test_law_of_depth_three_holds_where_its_control_fails():
-    check("hegde-6.4-depth", **pair(*depth_three()), atol=1e-8)
+    check("ours-diagonal-depth", **pair(*depth_three()), atol=1e-8)
+
+
+# What "Try your own" promises
+
+
+def own(**changes):
+    """Run the cell of the chapter with other data, and return log(1/L) and the share at each time."""
+    cells = nbformat.read(runbook.BOOK / "1-flow/08_homogeneous.ipynb", 4).cells
+    setup = next(c.source for c in cells if c.cell_type == "code")
+    code = cells[next(i for i, c in enumerate(cells) if c.source.startswith("## Try your own")) + 1].source
+    times = changes.pop("times", None)
+    for line, other in changes.items():
+        old = next(row for row in code.splitlines() if row.startswith(f"{line} ="))
+        code = code.replace(old, f"{line} = {other}")
+    if times is not None:
+        assert code.count("[1.0, 2.0, 3.0, 4.0]") == 1
+        code = code.replace("[1.0, 2.0, 3.0, 4.0]", times)
+    assert code.count("    ratio =") == 1
+    code = code.replace("    ratio =", "    seen.append((hom.log_inverse_loss(own, theta),"
+                        " hom.smoothed_margin(own, theta) / best))\n    ratio =")  # fmt: skip
+    left = {"seen": []}
+    exec(f"{setup}\n{code}", left)
+    return np.array(left["seen"]).T
+
+
+OTHER = {"X_own": "np.array([[1, 0.5, -0.2], [0.4, 1.5, 0.3], [2, -0.3, 1]])", "y_own": "np.array([1, 1, 1])"}
+
+
+@pytest.mark.parametrize("data", [{}, OTHER], ids=["shipped", "other"])
+@pytest.mark.parametrize(
+    ("hidden", "times", "exponent"),
+    [("()", "(1, 9)", -1), ("(3,)", "(1, 5)", -1), ("(3, 3)", "(1, 3.5)", -2 / 3), ("(2, 2, 2)", "(1, 3)", -1 / 2)],
+    ids=["depth 1", "depth 2", "depth 3", "depth 4"],
+)
+def test_try_your_own_share_rises_to_one_at_the_stated_rate(data, hidden, times, exponent):
+    ell, share = own(**data, hidden_own=hidden, times=f"np.linspace(*{times}, 60)")
+    assert (np.diff(share[ell > 0]) > 0).all()
+    assert 0.99 < share[-1] < 1
+    late = ell > 30
+    slope = np.polyfit(np.log(ell[late]), np.log(1 - share[late]), 1)[0]
+    assert slope == pytest.approx(exponent, abs=0.15)
+
+
+def test_try_your_own_waits_at_the_saddle():
+    ell, _ = own(begin="1e-6 * np.random.default_rng(0).normal(size=own.size)", times="[1.0, 4.0, 16.0]")
+    np.testing.assert_allclose(ell[:2], -np.log(3), atol=1e-6)
+    assert ell[2] > 0
+
+
+def test_try_your_own_refuses_a_start_at_zero():
+    with pytest.raises(ValueError, match="theta is zero"):
+        own(begin="np.zeros(own.size)")
+
+
+@pytest.mark.parametrize("last", ["6.5", "8.0", "10.0"])
+def test_try_your_own_names_the_time_that_is_too_late(last):
+    with pytest.raises(ArithmeticError, match=rf"tau\[3\] = {float(last):g}: .* beyond 6.*log\(1/L\) = 6.*e\+04"):
+        own(times=f"[1.0, 2.0, 3.0, {last}]")
+
+
+CLASHES = [
+    ("np.array([[1.0, 0.0], [1.0, 0.0]])", "np.array([1, -1])"),
+    ("np.array([[2.0, 1.0], [1.0, -1.0], [-1.0, -2.0], [1.5, 0.0]])", "np.array([1, 1, -1, -1])"),
+    ("np.array([[2.0, 1.0], [-2.0, -1.0], [1.0, -1.0]])", "np.array([1, 1, -1])"),
+]
+
+
+@pytest.mark.parametrize(("X", "y"), CLASHES, ids=["opposite", "one more", "collinear"])
+def test_try_your_own_says_that_data_are_not_separable(X, y):
+    with pytest.raises(ValueError, match="not linearly separable"):
+        own(X_own=X, y_own=y)
+    with pytest.raises(ValueError, match="not linearly separable"):
+        own(X_own=X, y_own=y, best="1.0")

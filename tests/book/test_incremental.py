@@ -3,12 +3,19 @@
 A control runs the claim's formula with one thing wrong in it, and the check must fail.
 """
 
+import ast
+import contextlib
+import io
+import re
+
+import nbformat
 import numpy as np
 import pytest
+from implicitreg import runbook
 from implicitreg.checks import CheckFailed, check, rate
 from implicitreg.flow import diagonal, incremental, minnorm
 from scipy.integrate import quad, solve_ivp
-from scipy.optimize import brentq, minimize
+from scipy.optimize import brentq, linprog, minimize, nnls
 
 DEPTHS = (1, 2, 3, 4)
 
@@ -79,7 +86,7 @@ def bisected_threshold(sigma1, depth, chain=2):
 def test_thresholds_by_quadrature(depth):
     for sigma1 in (2.0, 1.2):
         predicted = incremental.depth_separation(sigma1, 1.0, depth)
-        check("hegde-3.6-depth", measured=bisected_threshold(sigma1, depth), predicted=predicted, rtol=1e-7)
+        check("ours-3.6-depth", measured=bisected_threshold(sigma1, depth), predicted=predicted, rtol=1e-7)
 
 
 def asymptotic(r, s=0.25, f=0.75):
@@ -89,13 +96,13 @@ def asymptotic(r, s=0.25, f=0.75):
 def test_thresholds_as_the_targets_approach():
     for r in (1.1, 1.05):
         exact = incremental.depth_separation(r, 1.0, 2)
-        check("hegde-3.6-depth", measured=exact, predicted=asymptotic(r), rtol=1e-8)
+        check("ours-3.6-depth", measured=exact, predicted=asymptotic(r), rtol=1e-8)
     exact = incremental.depth_separation(2.0, 1.0, 2)
     assert abs(asymptotic(2.0) / exact - 1) < 3 * exact
     gaps = 2.0 ** -np.arange(6, 12)
     for depth in (3, 4):
         bars = [incremental.depth_separation(1 + x, 1.0, depth) for x in gaps]
-        check("hegde-3.6-depth", measured=rate(gaps, bars), predicted=depth / (depth - 2), atol=0.15)
+        check("ours-3.6-depth", measured=rate(gaps, bars), predicted=depth / (depth - 2), atol=0.15)
     assert incremental.depth_separation(100.0, 1.0, 1) == 0
 
 
@@ -112,23 +119,50 @@ def time_of_first(log_alpha, X=XG, y=YG, delta=1e-3):
     return np.interp(delta, size[: np.argmax(size > delta) + 1], t[: np.argmax(size > delta) + 1])
 
 
-def test_first_activation_tends_to_the_largest_correlation():
+def test_first_activation_tends_to_the_largest_inner_product():
     """t_delta/log(1/alpha^2) is in the interval of the proposition, up to the terms of order 1/log."""
     c, R2, delta = np.abs(XG.T @ YG), (XG**2).sum(axis=0).max(), 1e-3
     for log_alpha in (-100.0, -1000.0):
         ratio, slack = time_of_first(log_alpha) / (-2 * log_alpha), 12 / (-2 * log_alpha)
         assert (1 - slack) / (4 * (c.max() + R2 * delta)) <= ratio <= 1 / (4 * (c.max() - R2 * delta))
     alpha = np.exp(-300.0)
-    check("hegde-erratum-20", measured=time_of_first(-300.0),
+    check("ours-3.6-first", measured=time_of_first(-300.0),
           predicted=incremental.first_activation_time(XG, YG, alpha), rtol=0.02)  # fmt: skip
 
 
-def test_who_is_first_is_the_best_correlated_weight():
-    t = time_of_first(-1000.0)
-    w = np.abs(diagonal.trajectory(XG, YG, [t], log_alpha=-1000.0)[0])
-    largest = np.argmax(np.abs(diagonal.limit(XG, YG, log_alpha=-1000.0).w))
-    assert np.argmax(w) == np.argmax(np.abs(XG.T @ YG)) != largest
+XS = XG * np.where(np.arange(12) == 4, 0.5, 1)
+"""The same with the fifth column half as long: now the largest correlation is not the largest inner product."""
+
+
+@pytest.mark.parametrize("X", [XG, XS], ids=["as drawn", "one column shorter"])
+def test_who_is_first_has_the_largest_inner_product(X):
+    t = time_of_first(-1000.0, X)
+    w = np.abs(diagonal.trajectory(X, YG, [t], log_alpha=-1000.0)[0])
+    largest = np.argmax(np.abs(diagonal.limit(X, YG, log_alpha=-1000.0).w))
+    inner = np.abs(X.T @ YG)
+    assert np.argmax(w) == np.argmax(inner) != largest
+    if X is XS:
+        assert np.argmax(w) != np.argmax(inner / np.linalg.norm(X, axis=0))
     assert np.sort(w)[-2] < 1e-20
+
+
+def raw_tied(X, y, t, alpha):
+    """The logarithms of w = u² at the times t, from the raw flow of u."""
+    slope = lambda _, u: 2 * u * (X.T @ (y - X @ u**2))  # noqa: E731
+    run = solve_ivp(slope, (0, t[-1]), np.full(X.shape[1], alpha), "DOP853", t, rtol=1e-11, atol=1e-17)
+    return 2 * np.log(run.y.T)
+
+
+def test_growth_of_the_logarithm_does_not_depend_on_the_weight():
+    """log w_j grows at 4 x_j·e at a time at which the weights differ by orders, and the smaller target is first."""
+    X, y, h = np.diag([1.0, 2.0]), np.array([2.0, 2.0]), 1e-4
+    early, at, late = raw_tied(X, y, [1 - h, 1, 1 + h], 1e-6)
+    w = np.exp(at)
+    assert w[1] > 1e3 * w[0]
+    check("hegde-3.6-rich", measured=(late - early) / (2 * h), predicted=4 * X.T @ (y - X @ w), rtol=1e-6)
+    after = np.exp(raw_tied(X, y, [1.0, 2.0], 1e-6)[1])
+    assert after[1] > 0.9
+    assert after[0] < 0.1
 
 
 def test_smaller_target_first_with_columns_of_unit_length():
@@ -185,6 +219,22 @@ def test_depth_sharpens_the_threshold():
             assert abs(factor_flow(th, t, alpha, depth)) <= bound * (1 + 1e-7)
 
 
+@pytest.mark.parametrize("alpha", [1e-2, 1e-5])
+def test_stopped_between_noise_and_signal_it_knows_the_support(alpha):
+    """The corollary's bound, with the raw factors; and at the end all of the noise is there."""
+    g, tau, eps = np.random.default_rng(4), 0.6, 0.2
+    truth = np.r_[2.0, -1.5, 1.3, np.zeros(5)]
+    theta = truth + np.clip(0.2 * g.normal(size=8), -(1 - eps) * tau, (1 - eps) * tau)
+    assert np.abs(theta[:3]).min() >= (1 + eps) * tau
+    w = np.array([factor_flow(th, incremental.thresholding_time(tau, alpha), alpha) for th in theta])
+    known = theta * (truth != 0)
+    bound = max(1, (theta**2).max()) * alpha ** (2 * eps) + alpha**2
+    assert np.abs(w - known).max() <= bound
+    end = np.array([factor_flow(th, 1e5, alpha) for th in theta])
+    np.testing.assert_allclose(end, theta, atol=1e-6)
+    assert np.linalg.norm(end - truth) > np.linalg.norm(known - truth)
+
+
 def gaussian():
     g = np.random.default_rng(21)
     X, truth = g.normal(size=(100, 400)) / np.sqrt(100), np.r_[1, -1, 1, -1, 1, np.zeros(395)]
@@ -237,7 +287,7 @@ def tilted_minimizer(a, rho):
 def test_limit_of_sgd_is_that_of_the_effective_scale():
     u, v, rho = sgd(0.03, time=400, tilt=True)
     a = np.sqrt(u * v)
-    check("hegde-3.9", measured=u**2 - v**2, predicted=tilted_minimizer(a, rho), atol=1e-6)
+    check("ours-3.9-effective", measured=u**2 - v**2, predicted=tilted_minimizer(a, rho), atol=1e-6)
     untilted = tilted_minimizer(a, 0 * rho)
     X, y, alpha = sparse_problem()
     np.testing.assert_allclose(untilted, diagonal.limit(X, y, 1.0, shape=a).w, atol=1e-6)
@@ -272,8 +322,80 @@ def test_sgd_shrinks_the_scale_more_than_gradient_descent():
     np.testing.assert_allclose(np.log(1 - same**2).mean(axis=0), np.log(1 - same.mean(axis=0) ** 2))
 
 
+def far_descent(X, y, eta, log_alpha):
+    """Gradient descent of the signed network in log u and log v; the two weights of the norm, from their sums."""
+    p = q = np.full(X.shape[1], float(log_alpha))
+    plus = minus = np.zeros(X.shape[1])
+    for _ in range(100_000):
+        w = np.exp(2 * p) - np.exp(2 * q)
+        e = y - X @ w
+        if np.abs(e).max() < 1e-9:
+            return w, 1 - plus / log_alpha, 1 - minus / log_alpha
+        s = 2 * eta * X.T @ e
+        a, b = np.log1p(s), np.log1p(-s)
+        p, q, plus, minus = p + a, q + b, plus + (s - a), minus - (s + b)
+    raise AssertionError("not there yet")
+
+
+def weighted(X, y, plus, minus):
+    """The least of the weighted norm over the solutions, and where it is."""
+    lp = linprog(np.r_[plus, minus], A_eq=np.hstack([X, -X]), b_eq=y)
+    return lp.fun, lp.x[: X.shape[1]] - lp.x[X.shape[1] :]
+
+
+TWO_ROWS = np.array([[1, 0.5, 2], [0.3, 1, -1]]), np.array([1.4, 0.3])
+
+
+def test_the_loop_in_logarithms_is_gradient_descent():
+    X, y = TWO_ROWS
+    w = far_descent(X, y, 0.08, np.log(0.1))[0]
+    np.testing.assert_allclose(w, diagonal.gradient_descent(X, y, 0.08, 500, 0.1).w, atol=1e-8)
+
+
+def test_small_starts_at_a_fixed_step_minimize_a_weighted_norm():
+    """The excess over the least of the weighted norm falls like 1/log(1/alpha), and two steps have two vertices."""
+    for seed in range(6):
+        g = np.random.default_rng(seed)
+        X, y = g.normal(size=(2, 4)), g.normal(size=2)
+        eta = 0.4 / (2 * np.abs(X.T @ y).max())
+        for log_alpha in (-30, -100):
+            w, plus, minus = far_descent(X, y, eta, log_alpha)
+            assert min(plus.min(), minus.min()) >= 1
+            size = plus @ np.maximum(w, 0) + minus @ np.maximum(-w, 0)
+            assert -1e-7 <= size / weighted(X, y, plus, minus)[0] - 1 < 2 / -log_alpha
+    X, y = TWO_ROWS
+    for eta, vertex in ((0.08, [1.25, 0, 0.075]), (0.05, [0, 0.8, 0.5])):
+        w, plus, minus = far_descent(X, y, eta, -1000)
+        check("ours-3.9-small-start", measured=w, predicted=weighted(X, y, plus, minus)[1], atol=0.01)
+        check("ours-3.9-small-start", measured=w, predicted=vertex, atol=0.01)
+
+
+def without_tilt():
+    """The weights from the effective scale alone: their means."""
+    X, y = TWO_ROWS
+    w, plus, minus = far_descent(X, y, 0.05, -1000)
+    return pair(w, weighted(X, y, (plus + minus) / 2, (plus + minus) / 2)[1])
+
+
+def at_the_end():
+    """Not stopped: the error of the limit against that of the oracle."""
+    X, y, truth = gaussian()
+    known = np.r_[np.linalg.lstsq(X[:, :5], y, rcond=None)[0], np.zeros(395)]
+    error = lambda w: np.linalg.norm(w - truth)  # noqa: E731
+    return pair(error(diagonal.limit(X, y, 1e-6).w), error(known))
+
+
 def pair(measured, predicted):
     return {"measured": measured, "predicted": predicted}
+
+
+def best_correlated():
+    return np.argmax(np.abs(XS.T @ YG) / np.linalg.norm(XS, axis=0))
+
+
+def halves_of_two():
+    t = np.linspace(0, 8, 8001)
+    return incremental.crossing_times(t, np.exp(raw_tied(np.diag([1.0, 2.0]), np.array([2.0, 2.0]), t, 1e-6)), [1, 0.5])
 
 
 def sgd_control():
@@ -296,13 +418,16 @@ CONTROLS = {
     "hegde-3.6": lambda: pair([time_to(0.5, 2.0, 0.1, L) for L in (2, 3)],
                               [clock(1.0, 0.1**L, 2.0, L, chain=1) for L in (2, 3)]),
     # s and f exchanged in the formula for two layers
-    "hegde-3.6-depth": lambda: pair(incremental.depth_separation(2.0, 1.0, 2), asymptotic(2.0, s=0.75, f=0.25)),
-    # the largest weight of the solution instead of the largest correlation
-    "hegde-erratum-20": lambda: pair(time_of_first(-300.0),
-                                     600 / (4 * np.abs(diagonal.limit(XG, YG, log_alpha=-300.0).w).max())),
+    "ours-3.6-depth": lambda: pair(incremental.depth_separation(2.0, 1.0, 2), asymptotic(2.0, s=0.75, f=0.25)),
+    # the order of the magnitudes: half-times from the targets alone
+    "hegde-3.6-rich": lambda: pair(halves_of_two(), [np.log(w / 1e-12 - 1) / (4 * w) for w in (2.0, 1.0)]),
+    # the largest correlation, which forgets the length of the column, instead of the largest inner product
+    "ours-3.6-first": lambda: pair(time_of_first(-300.0, XS), 600 / (4 * np.abs(XS.T @ YG)[best_correlated()])),
+    "hegde-3.8": at_the_end,
     # log(1/alpha) in place of log(1/alpha²) in the time to stop
-    "hegde-3.8": lambda: pair(stopped(0.5), hard()),
-    "hegde-3.9": sgd_control,
+    "ours-3.8-stop": lambda: pair(stopped(0.5), hard()),
+    "ours-3.9-effective": sgd_control,
+    "ours-3.9-small-start": without_tilt,
 }  # fmt: skip
 
 
@@ -314,4 +439,64 @@ def test_controls(claim):
 
 
 def test_the_control_of_early_stopping_passes_with_the_right_time():
-    check("hegde-3.8", measured=stopped(), predicted=hard(), rtol=0.02)
+    check("ours-3.8-stop", measured=stopped(), predicted=hard(), rtol=0.02)
+
+
+# --- the reader's own data
+
+
+def own(**changes):
+    """What the cell of "Try your own" finds, lines changed: jumps with the weights after them, half-times."""
+    cells = [c.source for c in nbformat.read(runbook.BOOK / "1-flow" / "05_incremental.ipynb", 4).cells]
+    (source,) = [c for c in cells if "X_own = " in c]
+    for name, value in changes.items():
+        source, n = re.subn(rf"(?m)^{name} = .*?(?=  #|$)", lambda m, n=name, v=value: f"{n} = {v}", source)
+        assert n == 1, name
+    space = {"np": np, "diagonal": diagonal, "incremental": incremental, "nnls": nnls}
+    (stairs,) = [c for c in cells if "def staircase(" in c]
+    exec(stairs, space)
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        exec(source, space)
+    *jumps, last = out.getvalue().splitlines()
+    steps = [(float(line.split()[2]), {j: float(v) for j, v in ast.literal_eval(line.split(" to ")[1]).items()})
+             for line in jumps]  # fmt: skip
+    return steps, ast.literal_eval(last.split(": ", 1)[1].replace("inf", "1e999")), space
+
+
+def test_try_your_own_half_times_come_near_the_jumps_like_one_over_k():
+    away = []
+    for k in (20, 40, 80, 160):
+        steps, halves, _ = own(**{"k, end": f"{k}, 0.8"})
+        rise = {j: next(at for at, up in steps if j in up) for j in halves}
+        away.append(max(abs(halves[j] - rise[j]) for j in halves))
+    assert (np.array(away) * [20, 40, 80, 160] < 0.3).all()
+
+
+def test_try_your_own_nothing_happens_without_an_inner_product():
+    steps, halves, _ = own(X_own="np.eye(3)[:, :2]", y_own="np.array([0.0, 0.0, 1.0])")
+    assert (steps, halves) == ([], {})
+
+
+def test_try_your_own_beyond_the_last_jump():
+    steps, halves, space = own(**{"k, end": "40, 20.0"})
+    X, y, up = space["X_own"], space["y_own"], steps[-1][1]
+    signs = np.sign(list(up.values()))
+    fit = nnls(X[:, list(up)] * signs, y)[0] * signs
+    np.testing.assert_allclose(list(up.values()), fit, atol=6e-3)
+    np.testing.assert_allclose(space["W"][-1, list(up)], fit, atol=6e-3)
+    assert set(halves) <= set(up)
+
+
+def test_try_your_own_a_weight_that_falls_back_has_no_half_time():
+    """26 is up between the third and the fourth jump, and gone at the end."""
+    steps, halves, _ = own()
+    assert 26 in steps[2][1]
+    assert 26 not in steps[3][1]
+    assert 26 not in halves
+
+
+def test_try_your_own_bad_data_are_named():
+    with pytest.raises(ValueError, match="y"):
+        own(y_own="np.ones(5)")
+    with pytest.raises(ValueError, match="X"):
+        own(X_own="np.full((12, 30), np.nan)", y_own="np.ones(12)")

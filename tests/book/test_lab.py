@@ -1,6 +1,7 @@
 """What a reader finds who opens a chapter in JupyterLab, as it is installed, without extensions."""
 
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -46,8 +47,18 @@ def with_frames():
 
 
 @pytest.fixture(scope="module")
-def untrusted(lab):
-    return {seen["notebook"]: seen for seen in lab(runbook.BOOK, *NAMES)}
+def book(tmp_path_factory):
+    """A copy of the chapters, as a reader downloads them; JupyterLab writes beside what it opens."""
+    folder = tmp_path_factory.mktemp("book")
+    for name in NAMES:
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copy2(runbook.BOOK / name, folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def untrusted(lab, book):
+    return {seen["notebook"]: seen for seen in lab(book, *NAMES)}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -64,8 +75,8 @@ def test_a_chapter_reads_well_in_jupyterlab(untrusted, name):
 
 
 @pytest.mark.parametrize("words", [["--trust"], ["--trust", "--dark"]], ids=["trusted", "dark theme"])
-def test_frames_move_with_the_arrow_keys_in_a_trusted_notebook(lab, words):
-    (seen,) = lab(runbook.BOOK, *words, with_frames())
+def test_frames_move_with_the_arrow_keys_in_a_trusted_notebook(lab, book, words):
+    (seen,) = lab(book, *words, with_frames())
     assert amiss(seen) == {}
     assert seen["moves"][1:] == [[1], [2]]
     assert seen["theme"] == ("false" if "--dark" in words else "true")

@@ -5,8 +5,10 @@ A control runs the claim's formula with one thing wrong in it, and the check mus
 
 import itertools
 
+import nbformat
 import numpy as np
 import pytest
+from implicitreg import runbook
 from implicitreg.checks import CheckFailed, check
 from implicitreg.flow import neuron
 from scipy.integrate import solve_ivp
@@ -102,7 +104,7 @@ def test_flow_from_zero_ends_at_the_shortest_zero_loss_point():
 
 def test_limit_is_the_zero_loss_point_nearest_to_the_start():
     w = neuron.limit(X, y, SIGMOID.inverse, W0)
-    check("hegde-erratum-21", measured=integrate(X, y, SIGMOID, W0, 5000.0), predicted=w, atol=1e-8)
+    check("ours-neuron-nearest", measured=integrate(X, y, SIGMOID, W0, 5000.0), predicted=w, atol=1e-8)
     kernel = np.cross(X[0], X[1]) / np.linalg.norm(np.cross(X[0], X[1]))
     for a in (-1.0, -1e-3, 1e-3, 1.0):
         assert np.linalg.norm(w + a * kernel - W0) > np.linalg.norm(w - W0)
@@ -122,8 +124,15 @@ def test_distance_falls_at_the_stated_speed():
     goal = neuron.limit(X, y, SIGMOID.inverse)
     for w in (np.zeros(3), W0, -W0, 3 * W0):
         measured = measured_speed(w, goal + 2 * np.cross(X[0], X[1]))  # any zero-loss point will do
-        check("hegde-erratum-22", measured=measured, predicted=half_square_speed(w, goal), rtol=1e-6)
+        check("ours-neuron-distance", measured=measured, predicted=half_square_speed(w, goal), rtol=1e-6)
         assert measured < 0
+
+
+def test_sigmoid_arrives_from_its_plateaus():
+    goal = neuron.limit(X, y, SIGMOID.inverse)
+    for u in ([5.0, -5.0], [-6.0, 6.0], [5.0, 5.0]):  # the slopes there are 7e-3 and 2e-3
+        start = np.linalg.pinv(X) @ np.array(u)
+        check("hegde-5.1-sigmoid", measured=integrate(X, y, SIGMOID, start, 2e5), predicted=goal, atol=1e-8)
 
 
 def test_unattainable_labels_make_two_minima():
@@ -133,6 +142,19 @@ def test_unattainable_labels_make_two_minima():
     minima = grid[1:-1][(loss[1:-1] < loss[:-2]) & (loss[1:-1] < loss[2:])]
     ends = [neuron.gradient_flow(Xc, yc, [1e6], SIGMOID.value, SIGMOID.derivative, [w])[0, 0] for w in (0.0, 6.0)]
     np.testing.assert_allclose(ends, minima, atol=2e-3)
+
+
+def plateau_path(slopes=SIGMOID.derivative):
+    """Distance to the limit from a plateau, and the bound, with the slopes on the way (or a mistake for them)."""
+    start, goal, t = np.linalg.pinv(X) @ np.array([5.0, -5.0]), neuron.limit(X, y, SIGMOID.inverse), np.linspace(0, 400)
+    path = solve_ivp(velocity(SIGMOID, X, y), (0, 400), start, "DOP853", t, rtol=1e-11, atol=1e-12).y.T
+    distance = np.linalg.norm(path - goal, axis=1)
+    rate = neuron.contraction_rate(X, y, SIGMOID.inverse, slopes, start)
+    return {"measured": distance, "below": distance[0] * np.exp(-rate * t)}
+
+
+def test_distance_from_a_plateau_stays_below_the_bound():
+    check("ours-neuron-rate", **plateau_path(), atol=1e-9)
 
 
 @pytest.mark.parametrize("name", SMOOTH)
@@ -174,7 +196,7 @@ def test_steps_contract_and_end_at_the_formula(fraction):
     for _ in range(300):
         old, w = w, step(X, y, SIGMOID, eta, w)
         assert np.sum((w - goal) ** 2) <= factor * np.sum((old - goal) ** 2) + 1e-28
-    check("hegde-5.1-steps", measured=descend(X, y, SIGMOID, eta, 4000, w), predicted=goal, atol=1e-9)
+    check("ours-neuron-steps", measured=descend(X, y, SIGMOID, eta, 4000, w), predicted=goal, atol=1e-9)
 
 
 def test_sgd_contracts_in_the_mean_over_all_sequences():
@@ -238,7 +260,7 @@ def never_below_what_follows(point, c=10.0):
 
 def test_relu_limit_is_at_most_twice_as_long_as_the_shortest():
     for a in (-5.0, -1.0, 0.0, 1.0):
-        check("hegde-5.2-factor", **never_below_what_follows([1, 1, a]), atol=1e-9)
+        check("ours-neuron-factor", **never_below_what_follows([1, 1, a]), atol=1e-9)
     g, arrived = np.random.default_rng(1), 0
     for _ in range(20):  # gradient descent on random problems with some labels zero, where it reaches zero loss
         Z = g.normal(size=(4, 6)) + 0.5
@@ -272,15 +294,26 @@ def sgd_without_attainable_labels():
     return w
 
 
+def two_ends_of_clashing_labels():
+    Xc, yc = np.array([[1.0], [10.0]]), np.array([SIGMOID.value(5.0), 0.7])
+    return pair(*(neuron.gradient_flow(Xc, yc, [1e6], SIGMOID.value, SIGMOID.derivative, [w])[0] for w in (0.0, 6.0)))
+
+
+def length_along_the_fit(labels):
+    """The end of the flow for these labels, in units of the least-norm fit to labels 1 and -1."""
+    fit = np.linalg.pinv(X) @ np.array([1.0, -1.0])
+    return integrate(X, np.array(labels), SIGMOID, np.zeros(3), 3e3) @ fit / (fit @ fit)
+
+
 CONTROLS = {
-    # the sign of the preimage flipped
-    "hegde-theorem-3": lambda: pair(
-        integrate(X, y, SIGMOID, np.zeros(3), 3000.0), told_to_be_short(y=1 - y)
-    ),
+    # ReLU is monotonic, too
+    "hegde-theorem-3": lambda: pair(relu_by_events(3.0), [1.0, 1.0, 0.0]),
     # the start forgotten
-    "hegde-erratum-21": lambda: pair(integrate(X, y, SIGMOID, W0, 5000.0), project(X, SIGMOID.inverse(y), 0 * W0)),
+    "ours-neuron-nearest": lambda: pair(integrate(X, y, SIGMOID, W0, 5000.0), project(X, SIGMOID.inverse(y), 0 * W0)),
+    # labels that no weights produce
+    "hegde-5.1-sigmoid": two_ends_of_clashing_labels,
     # the slope forgotten
-    "hegde-erratum-22": lambda: pair(
+    "ours-neuron-distance": lambda: pair(
         measured_speed(W0, project(X, SIGMOID.inverse(y), W0)),
         half_square_speed(W0, project(X, SIGMOID.inverse(y), W0), power=0),
     ),
@@ -288,8 +321,10 @@ CONTROLS = {
     "hegde-5.1": lambda: pair(
         integrate(XR, SIGMOID.value(XR @ WR), SIGMOID, W0R, 3e3), least_squares_of_the_labels()
     ),
+    # the largest slope of the sigmoid in place of the least on the way
+    "ours-neuron-rate": lambda: plateau_path(lambda u: np.full(u.shape, 0.25)),
     # labels that no weights produce
-    "hegde-5.1-steps": lambda: pair(
+    "ours-neuron-steps": lambda: pair(
         sgd_without_attainable_labels(), project(X[[0]], SIGMOID.inverse(np.array([0.4])), np.zeros(3))
     ),
     # the slope below the corner forgotten
@@ -300,11 +335,69 @@ CONTROLS = {
     # the third example never falls silent
     "hegde-5.2": lambda: pair(relu_by_events(3.0, silent_after=False), neuron.relu_example(3.0).w),
     # the distance to a point that is not of zero loss
-    "hegde-5.2-factor": lambda: never_below_what_follows([1.0, 1.0, 20.0]),
+    "ours-neuron-factor": lambda: never_below_what_follows([1.0, 1.0, 20.0]),
+    # the sigmoid linearized at one half
+    "ours-neuron-labels": lambda: pair(length_along_the_fit([0.9, 0.1]), 4 * 0.4),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("claim", CONTROLS)
 def test_controls(claim):
     with pytest.raises(CheckFailed):
-        check(claim, **CONTROLS[claim](), atol=1e-4)
+        check(claim, **CONTROLS[claim](), atol=1e-4)  # no check of the chapter allows more
+
+
+def test_length_along_the_fit_is_the_one_of_the_corollary():
+    for q in (0.1, 0.4):
+        check("ours-neuron-labels", measured=length_along_the_fit([0.5 + q, 0.5 - q]), atol=1e-8,
+              predicted=np.log((1 + 2 * q) / (1 - 2 * q)))  # fmt: skip
+
+
+# What "Try your own" promises
+
+
+def own(**changes):
+    """Run the cell of the chapter with other data; what it leaves behind."""
+    cells = nbformat.read(runbook.BOOK / "1-flow/07_neuron.ipynb", 4).cells
+    setup = next(c.source for c in cells if c.cell_type == "code")
+    code = cells[next(i for i, c in enumerate(cells) if c.source.startswith("## Try your own")) + 1].source
+    for line, other in changes.items():
+        old = next(row for row in code.splitlines() if row.startswith(line))
+        code = code.replace(old, other)
+    left = {}
+    exec(f"{setup}\n{code}", left)
+    return left
+
+
+@pytest.mark.parametrize(
+    ("psi", "labels"),
+    [("sigmoid", "0.3, 0.6"), ("tanh", "0.3, -0.6"), ("softplus", "0.3, 2.0"), ("leaky_relu(0.5)", "1.3, -0.6")],
+    ids=["sigmoid", "tanh", "softplus", "leaky"],
+)
+@pytest.mark.parametrize("start", ["np.zeros(3)", "np.array([1.0, -1.0, 0.5])"], ids=["from zero", "elsewhere"])
+def test_try_your_own_arrives(psi, labels, start):
+    changes = {"y_own": f"y_own = np.array([{labels}])"}
+    rate = own(**changes, psi_own=f"psi_own, start, horizon_own = neuron.{psi}, {start}, 1e4")["rate"]
+    left = own(**changes, psi_own=f"psi_own, start, horizon_own = neuron.{psi}, {start}, {max(1e4, 30 / rate)}")
+    assert np.linalg.norm(left["reached"] - left["own"]) < 1e-8
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"y_own": "y_own = np.array([0.3, -1.2])"}, r"y\[1\] = -1.2.*expected targets in the range"),
+        ({"y_own": "y_own = np.array([1.0, -0.6])"}, r"y\[0\] = 1,.*expected targets in the range"),
+        ({"X_own": "X_own = np.array([[1.0, 2, 3], [1, 2, 3]])"}, "off by .* from every Xw"),
+    ],
+    ids=["outside", "on the edge", "not produced"],
+)
+def test_try_your_own_refuses_labels(changes, words):
+    with pytest.raises(ValueError, match=words):
+        own(**changes)
+
+
+def test_try_your_own_says_so_where_leaky_relu_slides():
+    with pytest.raises(RuntimeError, match="slide along a kink"):
+        own(X_own="g = np.random.default_rng(0); X_own = g.normal(size=(4, 7))",
+            y_own="y_own = neuron.leaky_relu(0.1).value(0.8 * X_own @ g.normal(size=7) / np.sqrt(7))",
+            psi_own="psi_own, start, horizon_own = neuron.leaky_relu(0.1), 0.3 * g.normal(size=7), 1e4")  # fmt: skip

@@ -361,6 +361,14 @@ BAD = {
 }
 
 
+def test_a_polynomial_flow_that_takes_too_long_says_so():
+    """Columns of the sizes 1 and 1e-3 to 4000, as in the raw cancer data."""
+    rng = np.random.default_rng(0)
+    X = rng.lognormal(0, 0.3, size=(200, 20)) * np.geomspace(1e-3, 4e3, 20)
+    with pytest.raises(ArithmeticError, match="scale the columns"):
+        geo.polynomial_flow(X, np.sign(X[:, 0] - np.median(X[:, 0])), [60.0], 2.0)
+
+
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_is_refused_by_name(case):
     call, error, match = BAD[case]

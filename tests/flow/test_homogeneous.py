@@ -358,6 +358,8 @@ def test_relu_network_on_xor_approaches_the_certificate():
 
 LINEAR = NETS["linear-2"]
 GOOD = start(LINEAR, 0, 1.0)
+CLASH = hom.DeepLinear([[1.0, 0.0], [1.0, 0.0]], [1, -1], (3,))
+FAR = hom.DeepLinear([[2.0, 1.0], [1.0, -1.0], [-1.0, -2.0]], [1, 1, -1], (3,))
 EYE = np.eye(2)
 BAD = {
     "labels": (lambda: hom.DeepLinear([[1.0]], [2], (1,)), ValueError, "y"),
@@ -381,6 +383,16 @@ BAD = {
         "theta0",
     ),
     "beyond float64": (lambda: hom.gradient_flow(hom.Diagonal([[1.0]], [1]), [1.0, 0.1], [50.0]), ValueError, "tau"),
+    "past what can be followed": (
+        lambda: hom.gradient_flow(FAR, 0.5 * np.random.default_rng(0).normal(size=9), [1.0, 6.5]),
+        ArithmeticError,
+        r"tau\[1\] = 6.5: the path cannot be followed beyond 6.*too small",
+    ),
+    "a path into a minimum": (
+        lambda: hom.gradient_flow(CLASH, start(CLASH, 0, 0.5), [1.0, 2.0]),
+        hom.NotSeparable,
+        "not linearly separable",
+    ),
     "no layers": (lambda: hom.layer_imbalance([]), ValueError, "layers"),
     "layers that do not fit": (lambda: hom.alignment([EYE, np.ones((1, 3))]), ValueError, r"layers\[1\]"),
     "a zero layer": (lambda: hom.alignment([EYE, 0 * EYE]), ValueError, r"layers\[1\] is zero"),

@@ -9,6 +9,7 @@ from implicitreg.flow import maxmargin as mm
 from scipy.integrate import solve_ivp
 from scipy.optimize import minimize, nnls
 from scipy.special import expit
+from sklearn.datasets import load_breast_cancer
 from sklearn.svm import SVC, LinearSVC
 
 FOUR = np.array([[1.0, 0.5], [0.4, 1.5], [2.0, 2.0], [3.0, 0.1]])
@@ -721,3 +722,11 @@ def test_bad_arguments_are_refused(call, message):
 def test_a_number_of_steps_is_an_integer(k):
     with pytest.raises(TypeError, match="expected an integer"):
         mm.gradient_descent(X0, Y0, 0.1, k)
+
+
+def test_a_flow_that_is_too_stiff_ends_in_an_error(monkeypatch):
+    """Raw measurements in columns of very different size, for which only the solver in reserve is left."""
+    cancer = load_breast_cancer()
+    monkeypatch.setattr(mm, "_MOST_CALLS", 1_000)
+    with pytest.raises(ArithmeticError, match=r"1000 evaluations; columns of X of similar size"):
+        mm.gradient_flow(cancer.data, np.where(cancer.target == 1, 1.0, -1.0), [100.0])

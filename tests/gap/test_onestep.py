@@ -442,6 +442,8 @@ BAD = {
     "another start": (
         lambda p: onestep.divergence(p, FiniteProblem(p.losses, p.probabilities, [2.0]), 0.1, 2), ValueError, "theta0"),
     "test not a problem": (lambda p: onestep.divergence(p, None, 0.1, 2), TypeError, "test"),
+    "one step overflows": (lambda p: onestep.one_step(p, 1e200, 2), ValueError, "overflows"),
+    "epoch overflows": (lambda p: onestep.gap_after(p, 1e200, N=2, K=2), ValueError, "overflows"),
     "empty batch": (lambda p: onestep.batch_covariance([], [1]), ValueError, "A has shape"),
     "index negative": (lambda p: onestep.batch_covariance([0], [-1]), ValueError, "B holds"),
     "index beyond N": (lambda p: onestep.batch_covariance([0], [4], N=4), ValueError, "indices from 0 to 3"),

@@ -12,7 +12,7 @@ Arrays = tuple[Any, ...]
 
 
 def _data(rng: np.random.Generator) -> Arrays:
-    """Columns of different lengths, so that the largest weight is often not the best correlated one."""
+    """Columns of different lengths, so that the largest, the best correlated and the first weight differ."""
     X = rng.normal(size=(4, 6)) * rng.uniform(0.3, 3, size=6)
     return X, rng.normal(size=4)
 
@@ -42,7 +42,7 @@ EXERCISES = {
     "incremental-first": Exercise(
         reference=lambda X, y: int(np.argmax(np.abs(X.T @ y))),
         draw=_data,
-        hint="while all weights are tiny the residual is y: which growth rate 4 x·e is largest, for either sign?",
+        hint="while all weights are tiny the residual is y: which 4 x·e is largest, for either sign? Lengths count.",
     ),
     "incremental-column": Exercise(
         reference=lambda target, alpha, s: incremental.activation_time(target, alpha) / s**2,

@@ -233,11 +233,11 @@ def limit(
     -----
     As :math:`\alpha \to 0` the limit tends to a solution of basis pursuit (if there are several, to the one that
     maximises :math:`-\sum|w|\log|w|` at depth 2, :math:`\sum|w|^{2/L}` at depth L), but slowly: at depth 2 the weights
-    off the support are of order :math:`\alpha^{2s^*}`, :func:`recovery_exponent`, at depth L of order
-    :math:`\alpha^L`. As :math:`\alpha \to \infty` it tends to the minimum-norm interpolator if signed; if not, to a
-    maximiser of :math:`\sum_jw_j^{2/L}` where that is bounded. A shape c leaves the limit :math:`\alpha \to 0` alone at
-    depth 2, if basis pursuit has only one solution; at depth :math:`L \ge 3` that limit minimises
-    :math:`\sum_jc_j^{-(L-2)}|w_j|`.
+    off the support are at most of order :math:`\alpha^{2s^*}`, :func:`recovery_exponent`, at depth L of order
+    :math:`\alpha^L` (proved if not signed, measured if signed; both for a solution with a strict dual certificate). As
+    :math:`\alpha \to \infty` it tends to the minimum-norm interpolator if signed; if not, to a maximiser of
+    :math:`\sum_jw_j^{2/L}` where that is bounded. A shape c leaves the limit :math:`\alpha \to 0` alone at depth 2, if
+    basis pursuit has only one solution; at depth :math:`L \ge 3` that limit minimises :math:`\sum_jc_j^{-(L-2)}|w_j|`.
 
     Method: damped Newton on the convex dual in n variables, with continuation in alpha. The residual is at most 1e-12
     times the larger of ``|y|`` and ``|X| |w|`` (largest entries). For rank-deficient X the dual is the one in the range
@@ -528,7 +528,7 @@ def _two_layer_path(X: np.ndarray, y: np.ndarray, M: np.ndarray, t: np.ndarray, 
 
     # errors of lambda are relative errors of w, or of w/alpha^2 while w is much smaller than alpha^2
     initial = np.exp(M.max())
-    atol = 1e-10 * (min(1.0, size / initial) if size > 0 < initial else 1.0)
+    atol = 1e-10 * (np.exp(min(0.0, np.log(size) - M.max())) if size > 0 else 1.0)
     path = _integrate(
         lambda _, dual: 4 * (y - X @ at(dual)[1]), jacobian, np.zeros(len(y)), t, atol, 4 * (size + initial), X
     )
@@ -807,13 +807,14 @@ def gradient_descent(
 
     Notes
     -----
-    :math:`u\circ v = \alpha^2\prod(1 - 4\eta^2g_k^2)` is not conserved: the effective alpha shrinks, and the limit
-    differs from the minimiser of :math:`Q_\alpha` by a term of order eta. :func:`mirror_descent` has no such error.
+    :math:`u\circ v = \alpha^2\prod(1 - 4\eta^2g_k^2)` is not conserved: the effective alpha shrinks, and at fixed
+    alpha the limit differs from the minimiser of :math:`Q_\alpha` by a term of order eta (measured). The term is not
+    uniform in alpha: as :math:`\alpha \to 0` with eta fixed the limit need not be that of basis pursuit.
+    :func:`mirror_descent` has no such error.
 
     References
     ----------
-    Hegde, Foundations of Deep Learning, ch. 7 ("similar conclusions can be derived for finite but small step sizes":
-    for these networks, up to O(eta)).
+    Hegde, Foundations of Deep Learning, ch. 7 (the flow; what it says of finite steps is said of least squares).
 
     Examples
     --------

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 from implicitreg import _validate as check
@@ -21,6 +22,8 @@ from scipy.optimize import linprog, minimize
 from scipy.special import softmax
 
 Elementwise = Callable[[np.ndarray], np.ndarray]
+
+_MOST_CALLS = 40_000  # of the right-hand side of a polynomial flow; scaled columns take some ten thousand
 
 
 @dataclass(frozen=True)
@@ -445,6 +448,9 @@ def polynomial_flow(X: ArrayLike, y: ArrayLike, log_t: ArrayLike, k: float, w0: 
     ValueError
         If shapes disagree, an entry is not finite, a label is not -1 or 1, ``k <= 0``, ``log_t`` decreases, is
         negative, or is so large that the weights overflow (``log_t > 700 (k + 2)``).
+    ArithmeticError
+        If 40 000 evaluations of the velocity do not reach the last time, as with columns of very different size or
+        data that are not separable.
 
     Notes
     -----
@@ -462,8 +468,8 @@ def polynomial_flow(X: ArrayLike, y: ArrayLike, log_t: ArrayLike, k: float, w0: 
 
     References
     ----------
-    Hegde, Foundations of Deep Learning, ch. 7, "Implicit bias of GD/SGD for linear models", last paragraph, where
-    the loss is said to have an exponential tail: it is for *other* tails that the limit direction changes.
+    Hegde, Foundations of Deep Learning, ch. 7, "Implicit bias of GD/SGD for linear models", last paragraph, on other
+    losses. For exponential tails the limit direction is always the same; for polynomial ones it changes.
 
     Examples
     --------
@@ -474,11 +480,16 @@ def polynomial_flow(X: ArrayLike, y: ArrayLike, log_t: ArrayLike, k: float, w0: 
     (array([0., 3.]), 3.0)
     """
     Z, k = signed_rows(X, y), check.number("k", k, above=0)
-    s, v0 = increasing_times("log_t", log_t), _start(w0, Z.shape[1])
-    if s[-1] > 700 * (k + 2):
-        raise ValueError(f"log_t[{s.size - 1}] = {s[-1]:g}: expected at most 700 (k + 2) = {700 * (k + 2):g}")
+    times, v0, calls = increasing_times("log_t", log_t), _start(w0, Z.shape[1]), count(1)
+    if times[-1] > 700 * (k + 2):
+        raise ValueError(f"log_t[{times.size - 1}] = {times[-1]:g}: expected at most 700 (k + 2) = {700 * (k + 2):g}")
 
     def velocity(s: float, v: np.ndarray) -> np.ndarray:
+        if next(calls) > _MOST_CALLS:
+            raise ArithmeticError(
+                f"{_MOST_CALLS} evaluations reached log_t = {s:.3g} and not {times[-1]:g}: expected X, y to be "
+                "separable, with columns of one size; scale the columns, or ask for earlier times"
+            )
         m = np.exp(-s / (k + 2)) + np.maximum(Z @ v, 0)
         return -v / (k + 2) + k * m ** (-k - 1) @ Z
 
@@ -486,8 +497,8 @@ def polynomial_flow(X: ArrayLike, y: ArrayLike, log_t: ArrayLike, k: float, w0: 
         m, on = np.exp(-s / (k + 2)) + np.maximum(Z @ v, 0), Z @ v > 0
         return -np.eye(v.size) / (k + 2) - k * (k + 1) * (Z.T * (on * m ** (-k - 2))) @ Z
 
-    v = _integrate(velocity, v0, s, jac=jacobian, method="Radau", rtol=1e-10, atol=1e-13)
-    return np.exp(s / (k + 2))[:, None] * v
+    v = _integrate(velocity, v0, times, jac=jacobian, method="Radau", rtol=1e-10, atol=1e-13)
+    return np.exp(times / (k + 2))[:, None] * v
 
 
 def steepest_step(g: ArrayLike, p: float) -> np.ndarray:
@@ -579,7 +590,7 @@ def steepest_descent(
     whenever the right side is below :math:`\gamma^*_p`. Steps :math:`\eta_j\propto1/\sqrt j` reach the largest
     :math:`\ell_p` margin. The flow version is
     :math:`\gamma_p(t)\ge\gamma^*_p\log(1/L)/\log(n/L)`. For the *squared* loss there is no such characterisation:
-    the limit of sign descent depends on the step.
+    the limit of sign descent depends on the step. With a constant step the margin need not tend to the largest.
 
     References
     ----------

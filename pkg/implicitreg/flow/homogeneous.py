@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import count, pairwise
 from typing import Protocol
 
 import numpy as np
 from implicitreg import _validate as check
-from implicitreg.flow._svm import hard_margin, signed_rows
+from implicitreg.flow._svm import NotSeparable, hard_margin, signed_rows
 from implicitreg.flow.geometry import increasing_times
 from numpy.typing import ArrayLike
 from scipy.integrate import solve_ivp
@@ -23,6 +23,10 @@ from scipy.special import logsumexp, softmax
 
 RESOLVED = 1e7
 """The largest log(1/L) that :func:`gradient_flow` enters: beyond, rounding in q becomes noise in softmax(-q)."""
+
+_MOST_CALLS = 15_000, 300
+"""Of the velocity, a path and a parameter more: paths that get on take a third of it or less (a Jacobian costs one call
+a parameter)."""
 
 
 class Network(Protocol):
@@ -332,7 +336,7 @@ def smoothed_margin(net: Network, theta: ArrayLike) -> float:
     ----------
     Lyu, Li, "Gradient descent maximizes the margin of homogeneous neural networks", ICLR 2020; Ji, Telgarsky,
     "Directional convergence and alignment in deep learning", NeurIPS 2020; Hegde, Foundations of Deep Learning, ch.
-    7, "Multiple layers".
+    7, "Multiple layers" (left open there).
 
     Examples
     --------
@@ -401,8 +405,14 @@ def gradient_flow(net: Network, theta0: ArrayLike, tau: ArrayLike, h: float | No
         If ``theta0`` is zero, not finite or of another size, ``tau`` decreases or is negative, ``h <= 0``,
         ``theta0`` is a critical point, or ``tau`` leads beyond :math:`\log(1/L) = 10^7`, which is soon: like
         :math:`e^{\mathcal L\tau}`.
-    RuntimeError
-        If the integrator fails.
+    NotSeparable
+        A ``ValueError``, if the path of a network that is linear in ``x`` runs into a critical point because its data
+        are not separable through the origin.
+    ArithmeticError
+        If the path cannot be followed to ``tau``: it runs into a critical point, or the adaptive steps become ever
+        smaller, often from :math:`\log(1/L)` of some :math:`10^3` to :math:`10^5` on, where the outputs are large and
+        only their differences count (the number of calls is limited, so that this takes seconds). The message names
+        the time, and :math:`\log(1/L)` there.
 
     Notes
     -----
@@ -425,41 +435,67 @@ def gradient_flow(net: Network, theta0: ArrayLike, tau: ArrayLike, h: float | No
     """
     theta0, tau = _parameters(net, theta0), increasing_times("tau", tau)
     h = None if h is None else check.number("h", h, above=0)
+    base, each = _MOST_CALLS
+    adaptive, most, calls = net.smooth and h is None, base + each * net.size, count(1)
+    last = [(0.0, theta0)]
 
-    def velocity(_: float, theta: np.ndarray) -> np.ndarray:
+    def velocity(s: float, theta: np.ndarray) -> np.ndarray:
+        last[0] = s, theta
         q = net.q(theta)
         if q.min() > RESOLVED:
             raise ValueError(f"tau[{tau.size - 1}] = {tau[-1]:g}: past log(1/L) = {RESOLVED:g}; expected less")
         g = net.pullback(theta, softmax(-q))
-        return np.linalg.norm(theta) / np.linalg.norm(g) * g
+        size = np.linalg.norm(g)
+        if not 0 < size < np.inf or (adaptive and next(calls) > most):
+            raise _stuck(net, tau, s, theta)
+        return np.linalg.norm(theta) / size * g
 
     if not net.pullback(theta0, softmax(-net.q(theta0))).any():
         raise ValueError(f"theta0 = {theta0}: the gradient vanishes; expected no critical point")
-    if net.smooth and h is None:
-        return _bdf(velocity, theta0, tau)
+    if adaptive:
+        path = _bdf(velocity, theta0, tau)
+        if path is None:
+            raise _stuck(net, tau, *last[0])
+        return path
     return _rk4(velocity, theta0, tau, h or 1e-3)
 
 
-def _bdf(velocity, theta: np.ndarray, tau: np.ndarray) -> np.ndarray:
+def _stuck(net: Network, tau: np.ndarray, s: float, theta: np.ndarray) -> Exception:
+    """What to raise where the path cannot be followed beyond the time s."""
+    with np.errstate(all="ignore"):
+        ell = -float(logsumexp(-net.q(theta)))
+    if not ell > 0 and isinstance(net, DeepLinear | Diagonal):
+        try:
+            hard_margin(net.Z, np.ones(len(net.Z)))
+        except NotSeparable as error:
+            return error
+    i = min(int(np.searchsorted(tau, s, side="right")), tau.size - 1)
+    why = "the steps become too small" if ell > 0 else "near a critical point"
+    return ArithmeticError(
+        f"tau[{i}] = {tau[i]:g}: the path cannot be followed beyond {s:.4g}, where log(1/L) = {ell:.3g} ({why}); "
+        "expected less"
+    )
+
+
+def _bdf(velocity, theta: np.ndarray, tau: np.ndarray) -> np.ndarray | None:
+    """The path, or None where the steps become too small."""
     if tau[-1] == 0:
         return np.tile(theta, (tau.size, 1))
     path = solve_ivp(velocity, (0, tau[-1]), theta, t_eval=tau, method="BDF", rtol=1e-11, atol=1e-13)
-    if not path.success:
-        raise RuntimeError(f"the integrator stopped at tau = {path.t[-1]:g}: {path.message}")
-    return path.y.T
+    return path.y.T if path.success else None
 
 
 def _rk4(velocity, theta: np.ndarray, tau: np.ndarray, h: float) -> np.ndarray:
-    path = []
+    path, t = [], 0.0
     for span in np.diff(tau, prepend=0.0):
         steps = int(np.ceil(span / h))
         for _ in range(steps):
             s = span / steps
-            k1 = velocity(0, theta)
-            k2 = velocity(0, theta + s / 2 * k1)
-            k3 = velocity(0, theta + s / 2 * k2)
-            k4 = velocity(0, theta + s * k3)
-            theta = theta + s / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
+            k1 = velocity(t, theta)
+            k2 = velocity(t, theta + s / 2 * k1)
+            k3 = velocity(t, theta + s / 2 * k2)
+            k4 = velocity(t, theta + s * k3)
+            theta, t = theta + s / 6 * (k1 + 2 * k2 + 2 * k3 + k4), t + s
         path.append(theta)
     return np.array(path)
 
@@ -500,7 +536,7 @@ def layer_imbalance(layers: Sequence[ArrayLike]) -> list[np.ndarray]:
     References
     ----------
     Arora, Cohen, Hazan, "On the optimization of deep networks", ICML 2018; Hegde, Foundations of Deep Learning, ch.
-    7, "Multiple layers".
+    7, "Multiple layers" (left open there).
 
     Examples
     --------
@@ -538,7 +574,7 @@ def neuron_imbalance(W: ArrayLike, a: ArrayLike) -> np.ndarray:
     References
     ----------
     Du, Hu, Lee, "Algorithmic regularization in learning deep homogeneous models", NeurIPS 2018; Hegde, Foundations
-    of Deep Learning, ch. 7, "Multiple layers".
+    of Deep Learning, ch. 7, "Multiple layers" (left open there).
 
     Examples
     --------
@@ -638,7 +674,7 @@ def deep_linear_margin(X: ArrayLike, y: ArrayLike, depth: int) -> float:
 
     References
     ----------
-    Hegde, Foundations of Deep Learning, ch. 7, "Multiple layers".
+    Hegde, Foundations of Deep Learning, ch. 7, "Multiple layers" (left open there).
 
     Examples
     --------

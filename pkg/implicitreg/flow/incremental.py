@@ -7,7 +7,7 @@ weight :math:`w = u^L`, gradient flow of :math:`\tfrac12(w^* - w)^2` in u from :
 
 A weight stays near zero for a time of order :math:`\log(1/\alpha)/w^*` (L = 2) or :math:`1/(w^*\alpha^{L-2})`
 (:math:`L \ge 3`), and then rises to its target within a time that hardly depends on alpha. In general the rate is
-set by the correlation of the input with the residual, not by the weight's own target.
+set by the inner product of the weight's column with the residual, not by the weight's own target.
 """
 
 from __future__ import annotations
@@ -280,12 +280,13 @@ def first_activation_time(X: ArrayLike, y: ArrayLike, alpha: float) -> float:
 
     Notes
     -----
-    The weight that wins is the one best correlated with y, not the one with the largest target: the two agree for
+    The weight that wins is the one whose column has the largest inner product with y in absolute value. Neither the
+    target nor the correlation (the cosine, which forgets the length of the column) decides; all three agree for
     orthogonal columns of equal norm. The relative error is of order :math:`1/\log(1/\alpha)`.
 
     References
     ----------
-    Hegde, Foundations of Deep Learning, ch. 7 ("rich-get-richer", "decreasing order of their magnitude"). Berthier,
+    Hegde, Foundations of Deep Learning, ch. 7 ("rich-get-richer", and the order of magnitude, approximately). Berthier,
     Incremental learning in diagonal linear networks, 2023; Pesme and Flammarion, Saddle-to-saddle dynamics in diagonal
     linear networks, 2023 (the whole sequence).
 

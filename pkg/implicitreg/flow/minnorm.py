@@ -127,8 +127,8 @@ def limit(X: ArrayLike, y: ArrayLike, w0: ArrayLike | None = None) -> np.ndarray
 
     References
     ----------
-    Hegde, Foundations of Deep Learning, ch. 7, lemma on the squared error loss (there with ``w0 = 0``, independent
-    examples, and convergence assumed).
+    Hegde, Foundations of Deep Learning, ch. 7, lemma on the squared error loss (there with ``w0 = 0`` and more
+    parameters than examples, these in general position).
 
     Examples
     --------

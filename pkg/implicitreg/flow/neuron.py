@@ -109,14 +109,15 @@ def limit(X: ArrayLike, y: ArrayLike, inverse: Elementwise, w0: ArrayLike | None
 
     so u stays in a compact set, there :math:`|\psi'|\ge c>0`, and the distance to :math:`w_\infty` falls at least like
     :math:`e^{-c^2\sigma^2t}` (`contraction_rate`); strict monotonicity makes the zero-loss set
-    :math:`\{Xw=\psi^{-1}(y)\}`. The same inequality holds for leaky ReLU, with any choice of :math:`\psi'` at the kink;
-    measured there, also with the kink rounded off. False for weak monotonicity: ReLU (`relu_example`); and for
+    :math:`\{Xw=\psi^{-1}(y)\}`. The same holds for leaky ReLU, with any choice of :math:`\psi'` at the kink (proved in
+    the book's chapter on one neuron). False for weak monotonicity: ReLU (`relu_example`); and for
     :math:`u^3`, whose flow from zero does not move.
 
     References
     ----------
-    Vardi, Shamir, Implicit regularization in ReLU networks with the square loss, 2021. Hegde, Foundations of Deep
-    Learning, ch. 7, theorem on single neurons (there without strictness, the start at zero, or the range of y).
+    Hegde, Foundations of Deep Learning, ch. 7, theorem on single neurons (there without strictness, the start at zero,
+    or the range of y), ascribed there to Vardi, Shamir, Implicit regularization in ReLU networks with the square loss,
+    2021.
 
     Examples
     --------
@@ -265,8 +266,8 @@ def relu_example(c: float) -> ReluExample:
 
     References
     ----------
-    Vardi, Shamir, Implicit regularization in ReLU networks with the square loss, 2021 (they prove more: such a
-    function is constant away from zero).
+    Vardi, Shamir, Implicit regularization in ReLU networks with the square loss, 2021 (they prove that no explicit
+    function of the parameters characterizes where a single ReLU neuron ends).
 
     Examples
     --------

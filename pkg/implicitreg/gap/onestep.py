@@ -187,7 +187,8 @@ def one_step(problem: FiniteProblem, eta: float, N: int) -> OneStepGap:
     Raises
     ------
     ValueError, TypeError
-        If eta is not a positive number, N is not a positive integer, or ``problem`` is no FiniteProblem.
+        If eta is not a positive number, or so large that the result overflows, N is not a positive integer, or
+        ``problem`` is no FiniteProblem.
 
     References
     ----------
@@ -206,7 +207,7 @@ def one_step(problem: FiniteProblem, eta: float, N: int) -> OneStepGap:
     at = moments(problem)
     leading = eta * at.trace / N
     second = float(at.G @ at.grad_trace) + at.kappa3 / N
-    return OneStepGap(leading, leading - eta**2 / (2 * N) * second)
+    return OneStepGap(leading, _finite(eta, leading - eta * eta / (2 * N) * second))
 
 
 def all_orders(problem: FiniteProblem, eta: float, N: int) -> float:
@@ -340,7 +341,7 @@ def gap_after(problem: FiniteProblem, eta: float, *, N: int, K: int) -> GapAfter
     Raises
     ------
     ValueError, TypeError
-        If an argument is out of its range or not of its type, or K does not divide N.
+        If an argument is out of its range or not of its type, K does not divide N, or the result overflows.
 
     Notes
     -----
@@ -368,11 +369,11 @@ def gap_after(problem: FiniteProblem, eta: float, *, N: int, K: int) -> GapAfter
     at, pairs = moments(problem), math.comb(K, 2)
     c, GHG = at.G @ at.grad_trace, at.G @ at.H @ at.G
     second = pairs * (at.trace_H_Sigma + c / 2) + K**2 / 2 * (c + at.kappa3 / N)
-    sgd = eta * K * at.trace / N - eta**2 / N * second
-    test = -eta * K * at.G @ at.G + eta**2 * (pairs * GHG + K**2 / 2 * (GHG + at.trace_H_Sigma / N))
+    sgd = eta * K * at.trace / N - eta * eta / N * second
+    test = -eta * K * at.G @ at.G + eta * eta * (pairs * GHG + K**2 / 2 * (GHG + at.trace_H_Sigma / N))
     test += problem.loss(problem.theta0)
-    gd, test_gd = sgd - eta**2 * pairs * at.kappa3 / N**2, test + eta**2 * pairs * c / (2 * N)
-    return GapAfter(float(sgd), float(gd), float(test), float(test_gd))
+    gd, test_gd = sgd - eta * eta * pairs * at.kappa3 / N**2, test + eta * eta * pairs * c / (2 * N)
+    return GapAfter(*(_finite(eta, float(x)) for x in (sgd, gd, test, test_gd)))
 
 
 def variance(problem: FiniteProblem, N: int, M: float) -> float:
@@ -529,6 +530,12 @@ def _indices(name: str, value: ArrayLike, N: int | None) -> np.ndarray:
         wanted = "indices >= 0" if N is None else f"indices from 0 to {N - 1}"
         raise ValueError(f"{name} holds {indices.min()} and {indices.max()}: expected {wanted}")
     return indices.astype(np.int64)
+
+
+def _finite(eta: float, value: float) -> float:
+    if not math.isfinite(value):
+        raise ValueError(f"eta = {eta}: the expansion overflows; expected a smaller step")
+    return value
 
 
 def _step(theta: np.ndarray, eta: float, G: np.ndarray, t: int) -> np.ndarray:

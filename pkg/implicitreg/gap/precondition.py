@@ -159,7 +159,8 @@ class InverseCovariance(torch.optim.Optimizer):
     Notes
     -----
     P estimated on the batch it then multiplies is correlated with that batch's gradient, which biases the step at first
-    order in the step size: hence an independent batch. ``state_dict`` holds P.
+    order in the step size: hence an independent batch. (P of a sample is in the mean not the P of the law, whatever the
+    batch: that part of the bias stays.) ``state_dict`` holds P.
 
     References
     ----------

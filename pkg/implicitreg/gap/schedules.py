@@ -569,7 +569,7 @@ def fixed_horizon(problem: FiniteProblem, tau: float | ArrayLike, *, v: float, a
 
     References
     ----------
-    Roberts, SGD Implicitly Regularizes Generalization Error, section 3, corrected for sampling with replacement.
+    Roberts, SGD Implicitly Regularizes Generalization Error, section 3: batches that do not overlap, the term of a = 0.
     Li, Tai, E, Stochastic Modified Equations and Dynamics of Stochastic Gradient Algorithms I (2019): the
     passage from local to global errors.
 
