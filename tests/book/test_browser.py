@@ -20,6 +20,7 @@ AMISS = {
     "axeDark": "too little contrast, dark",
     "cut": "something wider than a phone that does not scroll",
     "unreachable": "something that scrolls and cannot be reached by keyboard",
+    "hiddenNumbers": "a formula's number that is cut off, or on the formula",
     "ligatures": "code with ligatures",
     "unprinted": "a fold that stays shut on paper",
 }

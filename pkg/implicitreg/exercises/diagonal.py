@@ -23,6 +23,10 @@ def _race(rng: np.random.Generator) -> Arrays:
     return rng.uniform(0.5, 2, size=4), int(rng.integers(4))
 
 
+def _problem(rng: np.random.Generator) -> Arrays:
+    return rng.normal(size=(2, 4)), rng.normal(size=2), float(10 ** rng.uniform(-1.5, 0))
+
+
 def _wins(c: np.ndarray, _: np.ndarray, x: np.ndarray, i: int) -> bool:
     """A positive shape from which a network of depth 3 puts (almost) everything on coordinate i."""
     if not (np.isfinite(c).all() and (c > 0).all()):
@@ -40,7 +44,12 @@ EXERCISES = {
     "diagonal-gradient": Exercise(
         reference=lambda w, alpha: diagonal.potential_gradient(w, alpha),
         draw=_weights,
-        hint="it is 4z, where w = 2 alpha² sinh(4z).",
+        hint="it is ζ, where w = 2 alpha² sinh(ζ).",
+    ),
+    "diagonal-end": Exercise(
+        reference=lambda X, y, alpha: diagonal.limit(X, y, alpha).w,
+        draw=_problem,
+        hint="is X @ w = y, and is arcsinh(w / (2 alpha²)) a combination of the rows of X?",
     ),
     "diagonal-winner": Exercise(
         reference=lambda x, i: np.ones(len(x)),

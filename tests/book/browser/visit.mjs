@@ -42,6 +42,15 @@ const wideDisplays = () => [...(window.MathJax?.startup?.document?.math ?? [])]
   .filter(({ display, typesetRoot: e }) => display && e && e.scrollWidth > e.clientWidth + 4 && !e.closest("details"))
   .map((item) => item.math.replace(/\s+/g, " ").trim());
 
+// Numbers of formulas that are cut off, or stand on their formula.
+const hiddenNumbers = () => [...document.querySelectorAll("article mjx-labels mjx-mtext")].filter((number) => {
+  const [n, box] = [number, number.closest("mjx-container")].map((e) => e.getBoundingClientRect());
+  if (!n.width) return false;
+  const formula = number.closest("mjx-mtable").querySelector(":scope > mjx-table").getBoundingClientRect();
+  const on = n.left < formula.right - 1 && n.right > formula.left && n.top < formula.bottom - 1 && n.bottom > formula.top + 1;
+  return on || n.bottom > box.bottom + 1 || n.top < box.top - 1 || n.right > box.right + 1;
+}).map((e) => e.textContent);
+
 const panels = () => [...document.querySelectorAll("article .tag_panels .cell_output")].map((cell) =>
   [...cell.querySelectorAll("img")].map((e) => { const r = e.getBoundingClientRect(); return [r.left, r.top, r.width].map(Math.round); }));
 
@@ -107,6 +116,7 @@ async function visit(browser, page) {
   const narrow = await tab.evaluate(inspect);
   Object.assign(found, { overflow: narrow.overflow, cut: narrow.cut, unreachable: narrow.unreachable });
   found.wide = await tab.evaluate(wideDisplays);
+  found.hiddenNumbers = await tab.evaluate(hiddenNumbers);
   found.panelsPhone = await tab.evaluate(panels);
   // The letters of formulas have the colour of the text around them; without them axe needs a third of the time.
   await tab.evaluate(() => document.querySelectorAll("mjx-container").forEach((e) => e.replaceChildren("x")));
