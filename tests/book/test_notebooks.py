@@ -324,6 +324,11 @@ def test_figures_are_stored_twice_and_frames_are_small(path):
             assert len(data.get("text/html", "")) < 400_000
 
 
+def test_the_example_of_a_check_is_a_line_of_a_chapter():
+    (line,) = re.findall(r"^ok    .*$", (runbook.BOOK / "using.md").read_text("utf8"), re.M)
+    assert any(json.dumps(line, ensure_ascii=False)[1:-1] in p.read_text("utf8") for p in CHAPTERS), line
+
+
 def test_numbers_links_and_values_are_settled():
     texts = plain.settle(runbook.ROOT)
     assert {p.name for p, text in texts.items() if p.read_text("utf8") != text} == set(), "run `make run`"
