@@ -1,8 +1,21 @@
-"""Small problems with known exact answers, shared by the tests of the foundation, of `gap` and of `diagrams`."""
+"""Small problems with known exact answers, shared by the tests of the foundation, of `gap` and of `diagrams`.
+
+Property tests draw their cases from `strategies`. They are the same ones in every run; ``HYPOTHESIS_PROFILE=thorough``
+draws many new ones.
+"""
+
+import os
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from implicitreg import FiniteProblem
+
+# No test fails because a machine is slow.
+patient = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow], "print_blob": True}
+settings.register_profile("ci", derandomize=True, max_examples=40, **patient)
+settings.register_profile("thorough", derandomize=False, max_examples=500, **patient)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
 @pytest.fixture(scope="session")

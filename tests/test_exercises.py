@@ -16,6 +16,8 @@ CHAPTERS = sorted((Path(__file__).parents[1] / "book").rglob("*.ipynb"))
 )
 @pytest.mark.parametrize("label", exercises.labels())
 def test_unanswered_is_no_error(label, empty, capsys):
+    if callable(empty) and exercises._find(label).draw is None:
+        pytest.skip("a value, which no function stands for")
     assert not exercises.check(label, empty)
     assert "not answered yet" in capsys.readouterr().out
 

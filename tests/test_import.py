@@ -22,7 +22,7 @@ def test_import_takes_under_a_second_and_loads_no_torch():
 
 
 def test_everything_announced_is_there():
-    for package in (ir, ir.flow, ir.gap):
+    for package in (ir, ir.flow, ir.gap, ir.diagrams, ir.diagrams.corollaries, ir.ensembles, ir.noise):
         for name in dir(package):
             assert getattr(package, name) is not None
 

@@ -207,6 +207,14 @@ def test_a_cell_that_checks_no_more_is_unfolded():
     assert nb.cells[0].metadata == {"tags": []}
 
 
+def test_an_answer_that_its_author_folds_stays_folded():
+    nb = chapter(printed="26\n")
+    kept = {"tags": ["hide-output"], "mystnb": {"code_prompt_show": "Show the output"}}
+    nb.cells[0].metadata.update(kept)
+    plain.fold(nb)
+    assert nb.cells[0].metadata == kept
+
+
 def test_folded_checks_still_print_values():
     nb = chapter("It takes 0<!--=n-->.", printed="n = 3\n")
     nb.cells[1].metadata["tags"] = ["numbers"]

@@ -13,6 +13,7 @@ __getattr__, __dir__ = attach(
     [
         "checks",
         "datasets",
+        "diagrams",
         "ensembles",
         "exact",
         "exercises",
@@ -22,6 +23,7 @@ __getattr__, __dir__ = attach(
         "gradstats",
         "ledger",
         "nets",
+        "noise",
         "plotting",
         "problems",
         "records",

@@ -232,6 +232,8 @@ def fold(nb: Any) -> None:
 def _unfold(cell: Any) -> None:
     """Take back what an earlier fold wrote about a cell."""
     cell.metadata.pop("jupyter", None)
+    if "hide-output" in cell.metadata.get("tags", []):
+        return  # an answer, folded by its author
     if "code_prompt_show" in cell.metadata.get("mystnb", {}):
         cell.metadata.pop("mystnb")
         cell.metadata["tags"] = [tag for tag in cell.metadata["tags"] if tag != "hide-cell"]

@@ -97,6 +97,135 @@ class FiniteProblem:
         thetas = torch.from_numpy(_validate.matrix("thetas", _numeric(thetas), columns=self.d))
         return torch.stack([_gradient(loss, thetas) for loss in self.losses], 1).numpy()
 
+    def derivatives(self, order: int, theta: ArrayLike | None = None) -> tuple[np.ndarray, ...]:
+        r"""Every example's derivatives :math:`\nabla^k \ell_i` at one theta, for k = 0 to ``order``.
+
+        Parameters
+        ----------
+        order : int
+            The highest derivative, at least 0.
+        theta : array_like (d,), optional
+            Where; by default at ``theta0``.
+
+        Returns
+        -------
+        tuple of order + 1 ndarrays
+            Shapes ``(m,)``, ``(m, d)``, ``(m, d, d)``, …: by automatic differentiation, exact up to rounding, one
+            example after the other, so that a loss may branch on the value of theta.
+
+        Raises
+        ------
+        ValueError
+            If a derivative of order 1 or more is not finite, or theta has another shape; or if a loss normalises (layer
+            or group norm, …) and automatic differentiation contradicts differences, as it does for some of torch's
+            higher derivatives there.
+
+        Examples
+        --------
+        The loss t³/6 at t = 2:
+
+        >>> from implicitreg import FiniteProblem
+        >>> problem = FiniteProblem([lambda t: t[0] ** 3 / 6], [1.0], [2.0])
+        >>> [float(tensor.squeeze()) for tensor in problem.derivatives(4)[1:]]
+        [2.0, 2.0, 1.0, 0.0]
+        """
+        order = _validate.integer("order", order, low=0)
+        theta = self.theta0 if theta is None else _validate.vector("theta", _numeric(theta), size=self.d)
+        parts = [_derivatives(f"losses[{i}]", loss, theta, order) for i, loss in enumerate(self.losses)]
+        return tuple(np.stack(tensors) for tensors in zip(*parts, strict=True))
+
+    def kinks(self) -> tuple[str, ...]:
+        """Operations in the losses that have no second derivative somewhere, such as ``relu`` and ``abs``.
+
+        They are found in the graph of automatic differentiation at ``theta0``: names of PyTorch's backward nodes,
+        sorted. A series in the step size assumes smooth losses, and holds with kinks only as long as no iterate
+        crosses one.
+
+        Examples
+        --------
+        >>> from implicitreg import FiniteProblem
+        >>> FiniteProblem([lambda t: torch.relu(t[0]), lambda t: t[0] ** 2], [0.5, 0.5], [1.0]).kinks()
+        ('ReluBackward0',)
+        """
+        theta = torch.from_numpy(self.theta0.copy()).requires_grad_()
+        with torch.enable_grad():
+            return tuple(sorted(set().union(*(kinks(loss(theta)) for loss in self.losses))))
+
+
+# Backward nodes of the operations whose derivative jumps, by the start of their names.
+_KINKS = (
+    "Relu", "LeakyRelu", "PreluKernel", "Rrelu", "Hardtanh", "Hardsigmoid", "Hardswish", "Abs", "Clamp", "Threshold",
+    "Softshrink", "Hardshrink", "Maximum", "Minimum", "Max", "Min", "Amax", "Amin", "Fmax", "Fmin", "AdaptiveMax",
+    "Sort", "Topk", "Kthvalue", "Median", "Sign", "Floor", "Ceil", "Round", "Trunc", "Frac", "Where", "SmoothL1",
+    "Huber", "L1Loss", "Elu", "Celu", "MultiMargin", "MultilabelMargin",
+)  # fmt: skip
+
+
+def kinks(value: torch.Tensor) -> set[str]:
+    """The backward nodes below a tensor whose operations have a kink or a jump."""
+    return {name for name in _nodes(value) if name.startswith(_KINKS)}
+
+
+def _nodes(value: torch.Tensor) -> set[str]:
+    """The names of the backward nodes below a tensor."""
+    seen, stack = set(), [value.grad_fn]
+    while stack:
+        node = stack.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            stack.extend(parent for parent, _ in node.next_functions)
+    return {node.name() for node in seen}
+
+
+def _derivatives(name: str, loss: Loss, theta: np.ndarray, order: int, verify: bool = True) -> list[np.ndarray]:
+    """Value and derivatives of one loss; each differentiates every component of the one before."""
+    at = torch.from_numpy(theta.copy()).requires_grad_()
+    with torch.enable_grad():
+        flat = loss(at).reshape(1)
+        tensors = [flat]
+        for _ in range(order):
+            flat = _jacobian(flat, at).reshape(-1)
+            tensors.append(flat)
+    for k, tensor in enumerate(tensors):
+        if k and not torch.isfinite(tensor).all():
+            what = ("gradient", "Hessian")[k - 1] if k < 3 else f"derivative of order {k}"
+            raise ValueError(f"{name} has the {what} {tensor.tolist()}: expected finite numbers")
+    found = [tensor.detach().numpy().reshape((theta.size,) * k) for k, tensor in enumerate(tensors)]
+    if verify:
+        _verify_normalized(name, loss, theta, found)
+    return found
+
+
+def _jacobian(values: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
+    """d values / d theta: (len(values), d), differentiable again."""
+    if not values.requires_grad:  # constant, here
+        return torch.zeros(values.numel(), theta.numel(), dtype=theta.dtype)
+    rows = torch.eye(values.numel(), dtype=values.dtype)
+    options = {"create_graph": True, "materialize_grads": True}
+    try:
+        return torch.autograd.grad(values, theta, rows, is_grads_batched=True, **options)[0]
+    except RuntimeError:  # an operation whose backward pass does not batch
+        return torch.stack([torch.autograd.grad(values, theta, row, **options)[0] for row in rows])
+
+
+def _verify_normalized(name: str, loss: Loss, theta: np.ndarray, tensors: list[np.ndarray]) -> None:
+    """Where the loss normalises, compare with differences: some of torch's higher derivatives there are wrong."""
+    value = loss(torch.from_numpy(theta.copy()).requires_grad_())
+    if len(tensors) < 3 or not any("Norm" in node and "VectorNorm" not in node for node in _nodes(value)):
+        return
+    step = 1e-4 * (1 + np.abs(theta)) * np.where(np.arange(theta.size) % 2, -1, 1)
+    ahead, behind = (
+        _derivatives(name, loss, at, len(tensors) - 2, verify=False) for at in (theta + step, theta - step)
+    )
+    for k in range(2, len(tensors)):
+        found, expected = tensors[k] @ step, (ahead[k - 1] - behind[k - 1]) / 2
+        if np.abs(found - expected).max() > 1e-4 * np.abs(tensors[k]).max() * np.abs(step).max():
+            raise ValueError(
+                f"{name}: automatic differentiation is wrong for its derivative of order {k} (by differences "
+                f"{expected.ravel()[:3].tolist()}, it gives {found.ravel()[:3].tolist()}): expected a loss whose "
+                f"normalisation is written out with elementary operations"
+            )
+
 
 def _batched(loss: Loss, thetas: torch.Tensor) -> torch.Tensor:
     """The loss at every row: (P,)."""

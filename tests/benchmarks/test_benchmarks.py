@@ -4,6 +4,7 @@ import harness
 import numpy as np
 import part1
 import part2
+import part3
 import pytest
 import torch
 from harness import Goal, Row, Task, Unusable
@@ -116,6 +117,46 @@ def test_chunks_are_tuned_among_those_that_fit():
 def test_every_case_has_its_peers_and_goals():
     for case in part2.cases(quick=True, device="cpu"):
         assert set(case.goals) <= set(case.make.args[3])
+
+
+# --- particles ------------------------------------------------------------------------------------------------------
+
+COMPILED = {part3.FLOOR, part3.FUSED, part3.NUMBA}
+JAX = {part3.THREEFRY, part3.RBG, part3.SIGNS}
+
+
+@pytest.mark.parametrize("kind", ["signs", "signs, no numba", "normals"])
+def test_our_ensembles_have_the_mean(kind):
+    if kind != "signs, no numba":
+        pytest.importorskip("numba")
+    task = part3.ensemble(kind, [], 3000, 40, 0)
+    assert task.error(task.ours()) < 4
+
+
+@pytest.mark.parametrize("way", part3.WAYS)
+def test_peers_run_the_same_valley(way):
+    pytest.importorskip("numba" if way in COMPILED else "jax" if way in JAX else "numpy")
+    task = part3.ensemble("signs, no numba", [way], 3000, 40, 0)
+    answer = task.peers[way]()
+    assert answer is None or task.error(answer) < 4
+
+
+def test_another_valley_is_seen():
+    """Control: twice the step size."""
+    answer = part3.peers.by_numpy(2 * part3.ETA, 40, 3000, 0)
+    assert part3.far(40, answer) > 10
+
+
+def test_control_variates_gain_in_the_benchmark():
+    task = part3.controlled(False, 3000, 80, 0)
+    plain, ours = task.error(task.peers[part3.PLAIN]()), task.error(task.ours())
+    assert plain > 30 * ours
+
+
+def test_every_case_of_part_three_has_its_peers_and_goals():
+    for case in part3.particle_cases(quick=True):
+        assert set(case.goals) <= {*part3.WAYS, part3.PLAIN}
+        assert len(case.problem) <= 60
 
 
 def test_wall_time_may_be_asked_for():

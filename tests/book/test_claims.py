@@ -78,6 +78,7 @@ def test_ids_name_their_source(claim):
 SOURCE = {
     "hegde": "Chapter 7 - Implicit regularization",
     "roberts": "# SGD Implicitly Regularizes Generalization Error",
+    "tenka": "# **SGD** at Small Learning Rates",
 }
 """A line by which each source is known."""
 
@@ -94,17 +95,19 @@ def source(key):
 
 
 def normal(text):
-    """One blank between words, ¶ between paragraphs, plain quotation marks and hyphens, no emphasis."""
+    """One blank between words, ¶ between paragraphs, plain quotation marks and hyphens, no emphasis, no blank
+    between a formula and its full stop."""
     text = text.translate(str.maketrans("“”‘’–—−\u00a0", "\"\"''--- "))
     text = re.sub(r"\*+|<sup>.*?</sup>|\[[\d, -]+\]", "", text)
+    text = re.sub(r"\$ (?=[.,:;?!)])", "$", text)
     return re.sub(r"[ \t\n]+", " ", re.sub(r"\n\s*\n", " ¶ ", text)).strip()
 
 
 def sentences(text, begins, ends):
     """How often a sentence of the text begins and ends with these words (a sentence may hold displays)."""
     begin, end = (re.escape(normal(words)) for words in (begins, ends))
-    before = r"(?:^|[.?!:;)\"'¶•-] |\]\s|\d\. |\$ ?)"
-    after = r"[\"')\]$]*(?:[.?!:;]|,? ¶|$)"
+    before = r"(?:^|[.?!:;)\"'¶•>-] |\]\s|\d\. |\$ ?)"
+    after = r"[\"')\]$]* ?(?:[.?!:;]|,? ¶|$)"  # a source may set a blank before the stop
     return len(re.findall(rf"{before}{begin}(?!\w)(?:(?!{begin}).){{0,1500}}?(?<!\w){end}(?={after})", text))
 
 

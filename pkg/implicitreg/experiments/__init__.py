@@ -13,16 +13,21 @@ Each experiment is a module with
 ``FOR_DATA``
     (optional) what other data change in the settings, a dictionary for each data set by the name that `tag` gives it.
 ``units(settings) -> list[str]``
-    The names of independent pieces of work.
+    The names of independent pieces of work: none needs what another has left, and with ``--jobs`` or ``--dask`` they
+    run side by side in processes of their own.
 ``measure(unit, settings, device) -> dict``
-    The results of one piece, JSON values with their standard errors; ``device`` is a `torch.device`.
+    The results of one piece, JSON values with their standard errors, from nothing but the arguments: whatever is
+    random has a generator of its own, seeded by the settings. ``device`` is a `torch.device`.
 ``summary(results, settings) -> dict``
     (optional) what follows from all pieces; it is added to the results as ``"summary"``.
 """
 
 from implicitreg._lazy import attach
 
-NAMES = ("drift_slope", "growth", "one_step_gap", "preconditioner", "regularized", "tracking")
+NAMES = (
+    "drift_slope", "growth", "imitation", "one_step_gap", "preconditioner", "regularized", "tracking",
+    "diagram_predictions",
+)  # fmt: skip
 
 __getattr__, __dir__ = attach(
     __name__, NAMES, {"describe": "_runner", "population": "_images", "run": "_runner", "tag": "_runner"}

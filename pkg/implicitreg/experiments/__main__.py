@@ -15,14 +15,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", help="digits (default) | mnist | … | folder:PATH | archive:PATH | npz:PATH")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--quick", action="store_true", help="a run of seconds that writes nothing")
+    parser.add_argument("--jobs", type=int, default=1, metavar="K", help="measure in K processes (default 1)")
+    parser.add_argument("--dask", metavar="ADDRESS", help="measure on the workers of this Dask scheduler")
     options = parser.parse_args(arguments)
     if options.name is None:
         print("\n".join(f"{name:15} {line}" for name, line in _runner.describe().items()))
         return 0
     try:
-        _runner.run(options.name, data=options.data, device=options.device, quick=options.quick)
+        _runner.run(
+            options.name, data=options.data, device=options.device, quick=options.quick,
+            jobs=options.jobs, dask=options.dask,
+        )  # fmt: skip
     except ValueError as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
+        where = [f"({note})" for note in getattr(error, "__notes__", [])[:1]]  # the second note is a traceback
+        print(f"{parser.prog}: {error}", *where, file=sys.stderr)
         return 2
     return 0
 

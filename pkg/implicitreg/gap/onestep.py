@@ -13,9 +13,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from implicitreg import _validate
-from implicitreg.problems import FiniteProblem, Loss
+from implicitreg.problems import FiniteProblem
 from numpy.typing import ArrayLike
 
 
@@ -106,7 +105,7 @@ def moments(problem: FiniteProblem, theta: ArrayLike | None = None) -> Moments:
     problem = _problem("problem", problem)
     theta = problem.theta0 if theta is None else _validate.vector("theta", theta, size=problem.d)
     p = problem.probabilities
-    g, h = _derivatives(problem, theta)
+    _, g, h = problem.derivatives(2, theta)
     G, H = p @ g, np.tensordot(p, h, 1)
     c = g - G
     hc = np.einsum("mij,mj->mi", h - H, c)
@@ -297,7 +296,7 @@ def many_steps(problem: FiniteProblem, eta: float, N: int, T: int) -> float:
     p, theta = problem.probabilities, problem.theta0
     spread = np.zeros((problem.m, problem.d))  # what each example adds to the deviation, in units of -eta/N
     for t in range(T):
-        g, h = _derivatives(problem, theta)
+        _, g, h = problem.derivatives(2, theta)
         G, H = p @ g, np.tensordot(p, h, 1)
         spread = spread - eta * spread @ H + (g - G)
         theta = _step(theta, eta, G, t + 1)
@@ -481,32 +480,6 @@ def divergence(train: FiniteProblem, test: FiniteProblem, eta: float, N: int) ->
         raise ValueError(f"test.theta0 = {test.theta0.tolist()}: expected that of train, {train.theta0.tolist()}")
     at, other = moments(train), moments(test)
     return float(eta * (at.trace / N + at.G @ (at.G - other.G)))
-
-
-def _derivatives(problem: FiniteProblem, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Every example's gradient (m, d) and Hessian (m, d, d) at one theta."""
-    parts = [_of_loss(f"losses[{i}]", loss, theta) for i, loss in enumerate(problem.losses)]
-    g, h = zip(*parts, strict=True)
-    return np.stack(g), np.stack(h)
-
-
-def _of_loss(name: str, loss: Loss, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Gradient and Hessian of one loss, evaluated at one theta, so that its control flow may depend on the value."""
-    theta = torch.from_numpy(theta.copy()).requires_grad_()
-    with torch.enable_grad():
-        value = loss(theta)
-        g = _grad(value, theta, create_graph=True)
-        h = torch.stack([_grad(component, theta, retain_graph=True) for component in g])
-    for what, derivative in (("gradient", g), ("Hessian", h)):
-        if not torch.isfinite(derivative).all():
-            raise ValueError(f"{name} has the {what} {derivative.tolist()}: expected finite numbers")
-    return g.detach().numpy(), h.detach().numpy()
-
-
-def _grad(value: torch.Tensor, theta: torch.Tensor, **graph: bool) -> torch.Tensor:
-    if not value.requires_grad:  # constant, here
-        return torch.zeros_like(theta)
-    return torch.autograd.grad(value, theta, materialize_grads=True, **graph)[0]
 
 
 def _problem(name: str, value: FiniteProblem) -> FiniteProblem:

@@ -1,60 +1,14 @@
-"""Many copies of one network at once, each with its own parameters and data, and means with their standard errors."""
+"""Many copies of one network at once, each with its own parameters and data."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch.func import functional_call, vmap
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-
-
-@dataclass(frozen=True, eq=False)
-class Estimate:
-    """A mean over independent draws and its standard error, shaped like one draw."""
-
-    mean: torch.Tensor
-    se: torch.Tensor
-
-
-def estimate(draws: torch.Tensor) -> Estimate:
-    r"""Mean of independent draws with its standard error,
-
-    .. math:: \bar x = \frac1R \sum_{r \le R} x_r, \qquad
-              \mathrm{se} = \sqrt{\frac{1}{R(R-1)} \sum_{r \le R} (x_r - \bar x)^2}.
-
-    Parameters
-    ----------
-    draws : tensor (R, …)
-        At least two draws, finite floating-point numbers.
-
-    Returns
-    -------
-    Estimate
-        ``mean`` and ``se``, in the units of the draws.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than two draws or one is not finite.
-    TypeError
-        If the draws are no tensor of floating-point numbers.
-
-    Examples
-    --------
-    >>> e = estimate(torch.tensor([0.0, 2.0], dtype=torch.float64))
-    >>> e.mean.item(), e.se.item()
-    (1.0, 1.0)
-    """
-    if not (isinstance(draws, torch.Tensor) and draws.is_floating_point()):
-        raise TypeError(f"draws is {_kind(draws)}: expected a tensor of floating-point numbers")
-    if draws.ndim == 0 or len(draws) < 2:
-        raise ValueError(f"draws has shape {tuple(draws.shape)}: expected at least two draws, (R, …) with R >= 2")
-    _finite("draws", draws)
-    return Estimate(draws.mean(0), draws.std(0) / len(draws) ** 0.5)
 
 
 def flatten(model: nn.Module) -> torch.Tensor:
