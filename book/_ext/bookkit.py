@@ -32,6 +32,14 @@ VERDICT_COLOUR = {
 }  # fmt: skip
 
 
+def _place(claim) -> str:
+    """Where the sentence stands; words with a piece of a formula are shown as they are in the source."""
+    if "equation" in claim.where:
+        return claim.place()
+    first, last = (f"`{w}`" if set(w) & set("$\\") else w for w in (claim.where["begins"], claim.where["ends"]))
+    return f"{claim.where['heading']}: {first} … {last}"
+
+
 class Ledger(SphinxDirective):
     """The claims of one chapter, or of the whole book when no file is named."""
 
@@ -54,7 +62,7 @@ class Ledger(SphinxDirective):
         one = lambda text: " ".join(text.split())  # noqa: E731
         badge = f"{{bdg-{VERDICT_COLOUR[claim.verdict]}-line}}`{claim.verdict}`"
         rows = [f"**Printed.** {one(claim.printed)}"] if claim.printed else []
-        rows += [f"**Where.** {claim.place()}"] if claim.where else []
+        rows += [f"**Where.** {_place(claim)}"] if claim.where else []
         rows += [f"**True.** {one(claim.correct)}"] if claim.correct else []
         rows += [f"**Note.** {one(claim.note)}"] if claim.note else []
         if claim.function:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from implicitreg import _validate
-from implicitreg.noise.sampling import coefficients, sizes
+from implicitreg.noise.sampling import _checked_sizes, coefficients
 from numpy.typing import ArrayLike
 
 
@@ -83,7 +83,7 @@ def cumulants(kind: str, values: ArrayLike, b: int, *, B: int | None = None) -> 
     1.0 0.0 -2.0
     """  # noqa: E501
     a = _validate.vector("values", values)
-    n, b, B = sizes(kind, a.size, b, B)
+    n, b, B = _checked_sizes(kind, a.size, b, B)
     a = _relevant(kind, a)
     alpha, beta = coefficients(kind, n, b)
     second = alpha * (a @ a) + beta * a.sum() ** 2 / n
@@ -123,7 +123,7 @@ def third_cumulant(kind: str, G: ArrayLike, b: int, *, B: int | None = None) -> 
     [[[2.]]] [[[0.]]]
     """
     G = _validate.matrix("G", G)
-    n, b, B = sizes(kind, G.shape[1], b, B)
+    n, b, B = _checked_sizes(kind, G.shape[1], b, B)
     a = _relevant(kind, G)
     return _third(kind, n, b) * np.einsum("in,jn,kn->ijk", a, a, a, optimize=True)
 

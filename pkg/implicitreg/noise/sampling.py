@@ -110,7 +110,7 @@ def draw(
     >>> draw("sgd_without_replacement", 3, 3, rng=np.random.default_rng(0)) * 3
     array([1., 1., 1.])
     """
-    n, b, B = sizes(kind, n, b, B)
+    n, b, B = _checked_sizes(kind, n, b, B)
     generator(rng)
     rows = 1 if size is None else _validate.integer("size", size, low=1)
     W = _DRAW[kind](rng, rows, n, b, B)
@@ -150,7 +150,7 @@ def covariance(kind: str, n: int, b: int, *, B: int | None = None) -> np.ndarray
     [[ 0.25 -0.25]
      [-0.25  0.25]]
     """
-    n, b, B = sizes(kind, n, b, B)
+    n, b, B = _checked_sizes(kind, n, b, B)
     alpha, beta = coefficients(kind, n, b)
     return alpha * np.eye(n) + beta / n
 
@@ -191,14 +191,14 @@ def gradient_covariance(kind: str, G: ArrayLike, b: int, *, B: int | None = None
     [[1.]] [[5.]]
     """
     G = _validate.matrix("G", G)
-    n, b, B = sizes(kind, G.shape[1], b, B)
+    n, b, B = _checked_sizes(kind, G.shape[1], b, B)
     alpha, beta = coefficients(kind, n, b)
     g = G.mean(1)
     centred = G - g[:, None]  # F = F - gg' + gg': nothing cancels where the noise is centred
     return alpha * centred @ centred.T + (alpha + beta) * n * np.outer(g, g)
 
 
-def sizes(kind: str, n: int, b: int, B: int | None) -> tuple[int, int, int | None]:
+def _checked_sizes(kind: str, n: int, b: int, B: int | None) -> tuple[int, int, int | None]:
     """The sizes that the kind allows, or an error that names the one that is wrong."""
     _validate.choice("kind", kind, KINDS)
     n = _validate.integer("n", n, low=1)
