@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from implicitreg import _validate
-from implicitreg.noise.sampling import _checked_sizes, coefficients
+from implicitreg.noise.sampling import _checked_sizes, _coefficients
 from numpy.typing import ArrayLike
 
 
@@ -85,7 +85,7 @@ def cumulants(kind: str, values: ArrayLike, b: int, *, B: int | None = None) -> 
     a = _validate.vector("values", values)
     n, b, B = _checked_sizes(kind, a.size, b, B)
     a = _relevant(kind, a)
-    alpha, beta = coefficients(kind, n, b)
+    alpha, beta = _coefficients(kind, n, b)
     second = alpha * (a @ a) + beta * a.sum() ** 2 / n
     return Cumulants(float(second), float(_third(kind, n, b) * (a**3).sum()), float(_fourth(kind, a, b, B)))
 

@@ -151,7 +151,7 @@ def covariance(kind: str, n: int, b: int, *, B: int | None = None) -> np.ndarray
      [-0.25  0.25]]
     """
     n, b, B = _checked_sizes(kind, n, b, B)
-    alpha, beta = coefficients(kind, n, b)
+    alpha, beta = _coefficients(kind, n, b)
     return alpha * np.eye(n) + beta / n
 
 
@@ -192,7 +192,7 @@ def gradient_covariance(kind: str, G: ArrayLike, b: int, *, B: int | None = None
     """
     G = _validate.matrix("G", G)
     n, b, B = _checked_sizes(kind, G.shape[1], b, B)
-    alpha, beta = coefficients(kind, n, b)
+    alpha, beta = _coefficients(kind, n, b)
     g = G.mean(1)
     centred = G - g[:, None]  # F = F - gg' + gg': nothing cancels where the noise is centred
     return alpha * centred @ centred.T + (alpha + beta) * n * np.outer(g, g)
@@ -210,7 +210,7 @@ def _checked_sizes(kind: str, n: int, b: int, B: int | None) -> tuple[int, int, 
     return n, b, _validate.integer("B", B, low=2 if kind == "sparse_cov" else 1, high=n)
 
 
-def coefficients(kind: str, n: int, b: int) -> tuple[float, float]:
+def _coefficients(kind: str, n: int, b: int) -> tuple[float, float]:
     r"""alpha and beta of :math:`\operatorname{Var} W = \alpha I + \beta P`."""
     if kind in ("gaussian_fisher", "sparse_fisher", "bernoulli", "binomial"):
         share = {"bernoulli": 1 - b / n, "binomial": 1 - 1 / n}.get(kind, 1.0)
