@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 import torch
 from implicitreg import FiniteProblem, exact
-from implicitreg.diagrams import Diagram, enumerate_diagrams, gap_series, terms, train_loss_series, weights_series
+from implicitreg.diagrams import (
+    Diagram,
+    corollaries,
+    enumerate_diagrams,
+    gap_series,
+    terms,
+    train_loss_series,
+    weights_series,
+)
 from implicitreg.diagrams import test_loss_series as loss_series
 
 from rational_engine import LAW_A, LAW_B, series  # isort: skip
@@ -293,3 +301,21 @@ def test_kinks_are_warned_of_and_infinite_derivatives_refused():
     with pytest.raises(ValueError, match=r"losses\[0\] has the derivative of order 3 .*: expected finite numbers"):
         loss_series(steep, N=2, T=2)
     np.testing.assert_array_equal(loss_series(steep, N=2, T=2, order=1), [0, 0])
+
+
+@pytest.mark.parametrize(
+    "formula",
+    [
+        lambda problem: corollaries.gd_minus_sgd(problem, 2),
+        lambda problem: corollaries.epoch_shift(problem, 2, 2),
+        lambda problem: corollaries.sgd_series(problem, 2),
+        lambda problem: corollaries.ode_series(problem, 2),
+        lambda problem: corollaries.sde_series(problem, 2),
+    ],
+    ids=["gd_minus_sgd", "epoch_shift", "sgd_series", "ode_series", "sde_series"],
+)
+def test_kinks_are_warned_of_by_every_series(formula):
+    kinked = FiniteProblem([lambda t: torch.relu(t[0]) ** 2, lambda t: t[0]], [0.5, 0.5], [1.0])
+    with pytest.warns(UserWarning, match=r"have kinks \(ReluBackward0\)") as caught:
+        assert np.isfinite(formula(kinked)).all()
+    assert caught[0].filename == __file__  # the line that the reader wrote

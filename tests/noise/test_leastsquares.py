@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from implicitreg.noise import leastsquares
-from implicitreg.noise.leastsquares import LeastSquares, bound, constants, run, weight_moments
-from implicitreg.noise.sampling import compensation
+from implicitreg.noise.leastsquares import LeastSquares, bound, constants, run, run_fixed, weight_moments
+from implicitreg.noise.sampling import compensation, covariance
 from noise import laws
 
 X, Y, CHANCES = [(1, 0.5), (-0.5, 1), (0.3, -1.2)], [1, 0.2, -0.7], [0.5, 0.3, 0.2]
@@ -100,6 +100,47 @@ def test_recursion_is_the_mean_over_every_path(law, kind):
     np.testing.assert_allclose([exact.last_excess, exact.averaged_excess], [last, averaged], rtol=0, atol=1e-13)
     wrong = run(law, q, r + 1 / 6, ETA, steps, THETA0)
     assert abs(wrong.averaged_excess - averaged) > 1e-4
+
+
+@pytest.mark.parametrize(
+    "kind", ["sgd", "sgd_without_replacement", "gaussian_cov", "gaussian_fisher", "bernoulli", "sparse_cov"]
+)
+def test_on_a_fixed_data_set_the_recursion_is_the_mean_over_every_path(kind):
+    data, x, y = LeastSquares(X, Y, [1 / 3] * 3), np.array(X), np.array(Y)
+    W, p = laws.law(kind, 3, 2, 2)
+    K = np.eye(2) - ETA * np.einsum("wk,ki,kj->wij", W, x, x)
+    found = run_fixed(X, Y, covariance(kind, 3, 2, B=2), ETA, 2, THETA0)
+    m, M, last, averaged = all_paths(data, 2, K, ETA * W @ (y[:, None] * x), p)
+    np.testing.assert_allclose(found.mean, m, rtol=0, atol=1e-13)
+    np.testing.assert_allclose(found.moment, M, rtol=0, atol=1e-13)
+    np.testing.assert_allclose([found.last_excess, found.averaged_excess], [last, averaged], rtol=0, atol=1e-13)
+    wrong = run_fixed(X, Y, covariance(kind, 3, 1, B=2), ETA, 2, THETA0)
+    assert abs(wrong.averaged_excess - averaged) > 1e-4
+
+
+@given(random_laws(), st.integers(1, 4))
+def test_sgd_with_replacement_takes_fresh_examples_of_the_data_set(case, b):
+    law, _, _, _, steps, theta0 = case
+    data = LeastSquares(law.x, law.y, np.full(len(law.x), 1 / len(law.x)))
+    eta = 1 / constants(data).R2_weights(1 / b, 1)
+    fresh = run(data, 1 / b, 1, eta, steps, theta0)
+    fixed = run_fixed(law.x, law.y, covariance("sgd", len(law.x), b), eta, steps, theta0)
+    scale = np.abs(fresh.moment).max() + ((theta0 - data.theta_star) ** 2).sum()
+    np.testing.assert_allclose(fixed.moment, fresh.moment, rtol=0, atol=1e-11 * scale)
+    assert fixed.averaged_excess == pytest.approx(fresh.averaged_excess, rel=1e-9, abs=1e-13 * scale)
+
+
+@pytest.mark.parametrize(
+    ("K", "words"),
+    [
+        (np.eye(2), r"covariance has shape \(2, 2\): expected"),
+        ([[1, 1, 0], [0, 1, 0], [0, 0, 1]], "expected a symmetric"),
+        (-np.eye(3), "expected a positive semidefinite"),
+    ],
+)
+def test_what_is_no_covariance_is_named(K, words):
+    with pytest.raises(ValueError, match=words):
+        run_fixed(X, Y, K, ETA, 2, THETA0)
 
 
 @given(random_laws())

@@ -35,7 +35,8 @@ class Tensors:
     @classmethod
     def of(cls, problem: FiniteProblem, order: int, metric: ArrayLike | None = None) -> Tensors:
         """The tensors up to an order at the problem's start; a warning where the losses have kinks."""
-        R = np.eye(_smooth(problem).d) if metric is None else np.linalg.cholesky(_metric(metric, problem.d))
+        d = smooth(problem, stacklevel=5).d
+        R = np.eye(d) if metric is None else np.linalg.cholesky(_metric(metric, d))
         return cls.turned(problem, order, R)
 
     @classmethod
@@ -47,14 +48,18 @@ class Tensors:
         return cls(p, R, mean, raw, tuple(tensor - m for tensor, m in zip(raw, mean, strict=True)))
 
 
-def _smooth(problem: FiniteProblem) -> FiniteProblem:
+def smooth(problem: FiniteProblem, *, stacklevel: int = 4) -> FiniteProblem:
+    """The problem, or an error if it is none; a warning where its losses have kinks.
+
+    ``stacklevel`` is that of `warnings.warn`: 3 is the caller of the function that calls this one.
+    """
     if not isinstance(problem, FiniteProblem):
         raise TypeError(f"problem = {problem!r}: expected a FiniteProblem")
     if kinks := problem.kinks():
         warnings.warn(
             f"the losses of problem have kinks ({', '.join(kinks)}): a series in the step size assumes smooth losses, "
             f"and holds here only as long as no iterate crosses a kink",
-            stacklevel=4,
+            stacklevel=stacklevel,
         )
     return problem
 

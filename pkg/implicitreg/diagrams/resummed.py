@@ -177,7 +177,7 @@ class _Flow:
         N = None if N is None else _validate.integer("N", N, low=1)
         if N is not None and T is None:
             raise ValueError("T = None: expected a number of steps for gradient descent on N points")
-        R = _root(eta, _values._smooth(problem).d)
+        R = _root(eta, _values.smooth(problem).d)
         H = np.tensordot(problem.probabilities, problem.derivatives(2)[2], 1)
         h, V = np.linalg.eigh(R.T @ H @ R)
         _stable(eta, h, T)

@@ -16,6 +16,7 @@ SGD with batches of b has (1/b, 1).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -245,14 +246,90 @@ def run(law: LeastSquares, q: float, r: float, eta: float, steps: int, theta0: A
     """
     law, q, r, eta, steps, theta0 = _arguments(law, q, r, eta, steps, theta0)
     x, px, Sigma, eps = law.x, law.probabilities[:, None] * law.x, law.Sigma, law.residuals
-    m = theta0 - law.theta_star
+
+    def noise(m: np.ndarray, M: np.ndarray) -> np.ndarray:
+        scale = ((x @ M) * x).sum(1) + eps**2 - 2 * eps * (x @ m)
+        return q * (scale * px.T) @ x + (r - 1 - q) * Sigma @ M @ Sigma
+
+    return _second_moments(Sigma, noise, eta, steps, theta0 - law.theta_star)
+
+
+def run_fixed(
+    x: ArrayLike, y: ArrayLike, covariance: ArrayLike, eta: float, steps: int, theta0: ArrayLike
+) -> SecondMoments:
+    r"""Exact mean, second moment and excess losses on a *fixed* data set, for any sampling vector.
+
+    The n examples stay the same; step t draws a sampling vector W independently of the past, with mean
+    :math:`\frac1n\mathbf 1` and covariance K. With the training loss
+    :math:`L = \frac1{2n}\sum_i (x_i^\top\theta - y_i)^2`, its Hessian :math:`H = \frac1n\sum_i x_ix_i^\top`, the least
+    minimizer :math:`\theta_*`, :math:`\epsilon_i = y_i - x_i^\top\theta_*` and :math:`\delta = \theta - \theta_*`,
+
+    .. math::
+
+        m_{t+1} &= (I - \eta H)\, m_t, \\
+        M_{t+1} &= (I - \eta H)\, M_t\, (I - \eta H) + \eta^2\sum_{ij} K_{ij}\,\mathbb E\,g_ig_j^\top, \\
+        \mathbb E\,g_ig_j^\top &= \mathbb E\big[(x_i^\top\delta_t - \epsilon_i)(x_j^\top\delta_t - \epsilon_j)\big]\,
+                                x_ix_j^\top .
+
+    The law of W enters through its covariance only: on least squares all kinds of noise of one covariance are one.
+
+    Parameters
+    ----------
+    x, y : array_like (n, d), (n,)
+        The examples.
+    covariance : array_like (n, n)
+        K, symmetric and positive semidefinite, as from `noise.sampling.covariance`.
+    eta, steps, theta0
+        As in :func:`run`.
+
+    Returns
+    -------
+    SecondMoments
+        Excesses are those of the training loss.
+
+    Raises
+    ------
+    ValueError
+        If shapes differ, an argument is out of its range, K is no covariance, or the moments overflow.
+    TypeError
+        If an argument is not of its type.
+
+    References
+    ----------
+    Wu et al., On the Noisy Gradient Descent that Generalizes as SGD, section 3 (for fresh examples; this form is ours).
+
+    Examples
+    --------
+    x = 1 twice and y = ±1, from the minimum 0: SGD with one example steps to ±eta:
+
+    >>> K = [[0.25, -0.25], [-0.25, 0.25]]
+    >>> print(run_fixed([[1.0], [1.0]], [1.0, -1.0], K, 0.5, 1, [0.0]))
+    SecondMoments(mean=array([0.]), moment=array([[0.25]]), last_excess=0.125, averaged_excess=0.03125)
+    """
+    x = _validate.matrix("x", x)
+    data = LeastSquares(x, y, np.full(len(x), 1 / len(x)))
+    K = _covariance(covariance, len(x))
+    _, _, _, eta, steps, theta0 = _arguments(data, 0, 1, eta, steps, theta0)
+
+    def noise(m: np.ndarray, M: np.ndarray) -> np.ndarray:
+        cross = np.outer(data.residuals, x @ m)
+        products = x @ M @ x.T - cross - cross.T + np.outer(data.residuals, data.residuals)
+        return x.T @ (K * products) @ x
+
+    return _second_moments(data.Sigma, noise, eta, steps, theta0 - data.theta_star)
+
+
+def _second_moments(
+    Sigma: np.ndarray, noise: Callable[[np.ndarray, np.ndarray], np.ndarray], eta: float, steps: int, delta: np.ndarray
+) -> SecondMoments:
+    """Moments of steps with mean -eta Sigma delta and, for moments m, M of delta, the covariance eta² noise(m, M)."""
+    m = delta
     M = np.outer(m, m)
     A = S = M  # E[δ_t s_tᵀ] and E[s_t s_tᵀ] for s_t = δ_0 + … + δ_t; δ_{t+1} has mean (I − ηΣ)δ_t given the past
     shrink = np.eye(m.size) - eta * Sigma
     with np.errstate(over="ignore", invalid="ignore"):  # overflow is reported by name
         for t in range(steps):
-            scale = ((x @ M) * x).sum(1) + eps**2 - 2 * eps * (x @ m)
-            M = shrink @ M @ shrink + eta**2 * (q * (scale * px.T) @ x + (r - 1 - q) * Sigma @ M @ Sigma)
+            M = shrink @ M @ shrink + eta**2 * noise(m, M)
             m = shrink @ m
             A = shrink @ A + M
             S = S + A + A.T - M
@@ -364,6 +441,15 @@ def _check_specification(law: LeastSquares) -> None:
     worst = int(np.abs(means).argmax())
     if abs(means[worst]) > 1e-12 * max(1.0, np.abs(law.y).max()):
         raise ValueError(f"well_specified = True, but the mean of y - x'θ* at x = {inputs[worst].tolist()} is not 0")
+
+
+def _covariance(value: ArrayLike, n: int) -> np.ndarray:
+    K = _validate.matrix("covariance", value, rows=n, columns=n)
+    if np.abs(K - K.T).max() > 1e-12 * np.abs(K).max():
+        raise ValueError("covariance differs from its transpose: expected a symmetric matrix")
+    if (low := np.linalg.eigvalsh(K)[0]) < -1e-12 * np.abs(K).max() * n:
+        raise ValueError(f"covariance has the eigenvalue {low:.3g}: expected a positive semidefinite matrix")
+    return K
 
 
 def _law(law: LeastSquares) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from implicitreg import _validate
+from implicitreg.diagrams._values import smooth
 from implicitreg.problems import FiniteProblem
 
 
@@ -102,7 +103,5 @@ def epoch_shift(problem: FiniteProblem, N: int, M: int) -> np.ndarray:
 
 def _two(problem: FiniteProblem) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Probabilities, gradients and Hessians at the start."""
-    if not isinstance(problem, FiniteProblem):
-        raise TypeError(f"problem = {problem!r}: expected a FiniteProblem")
-    _, g, h = problem.derivatives(2)
+    _, g, h = smooth(problem).derivatives(2)
     return problem.probabilities, g, h

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from implicitreg import _validate
+from implicitreg.diagrams._values import smooth
 from implicitreg.problems import FiniteProblem
 
 
@@ -141,10 +142,8 @@ def sde_series(problem: FiniteProblem, T: int) -> np.ndarray:
 
 
 def _contractions(problem: FiniteProblem) -> _Contractions:
-    if not isinstance(problem, FiniteProblem):
-        raise TypeError(f"problem = {problem!r}: expected a FiniteProblem")
+    values, g, h, j = smooth(problem).derivatives(3)
     p = problem.probabilities
-    values, g, h, j = problem.derivatives(3)
     G, H, J = (np.tensordot(p, x, 1) for x in (g, h, j))
     c = g - G
     C, HG = np.einsum("m,mi,mj->ij", p, c, c), H @ G
