@@ -338,9 +338,8 @@ def test_curvatures_and_noise_are_the_same_at_all_heights():
         C, H, _ = tensors(Screw(), z)
         found = Screw().covariance([0.0, 0.0, z])
         assert np.abs(found - C).max() < 1e-12
-        check(
-            "tenka-figure-3-bounded", measured=[np.trace(found), np.linalg.eigvalsh(H)[-1]], predicted=[1, 2], atol=1e-9
-        )
+        measured = [np.trace(found), np.linalg.eigvalsh(H)[-1], np.trace(found @ H)]
+        check("tenka-figure-3-bounded", measured=measured, predicted=[1, 2, 1.5], atol=1e-9)
 
 
 def along(screw, lift=1e-5):
@@ -589,6 +588,26 @@ def test_copies_stay_in_the_tube():
             p, q = p - eta * (2 * p + s * 2**-0.5), q - eta * (q - s * 2**-0.5)
             p, q = p * np.cos(d) + q * np.sin(d), q * np.cos(d) - p * np.sin(d)
             assert np.hypot(p, q).max() <= 1 + 1e-12
+
+
+def test_the_valley_of_two_slogans_keeps_its_runs_in_a_box():
+    """At τ = 1, against coins that push up or down as far as they can, and against random ones."""
+    rng, eta = np.random.default_rng(13), 0.002
+    for coins in ((1, 0), (0, 1), (1, 1), None):
+        p, q, z = np.zeros((3, 50))
+        for _ in range(500):
+            x, y = rng.choice([-1.0, 1.0], (2, 50)) if coins is None else -np.reshape(coins, (2, 1))
+            A, B = np.exp(2 * z), 4 * np.exp(-z)
+            p, q, z = p - eta * (A * p + x), q - eta * (B * q + y), z - eta * (A * p**2 - B * q**2 / 2)
+            assert max(np.abs(p).max(), np.abs(q).max()) <= 1
+            assert np.abs(z).max() <= 3
+
+
+def test_two_weights_stay_in_a_disc():
+    a, b, s, d, eta = np.random.default_rng(14).normal(size=(5, 10_000))
+    g, eta = (a * b * s - d) * s, np.abs(eta)
+    gained = (a - eta * g * b) ** 2 + (b - eta * g * a) ** 2 - a**2 - b**2
+    assert (gained <= eta * d**2 + eta**2 * g**2 * (a**2 + b**2) + 1e-9).all()
 
 
 def test_the_spread_that_the_solution_names():

@@ -334,6 +334,19 @@ def test_turn_in_two_dimensions_by_moments():
               atol=5e-4)  # fmt: skip
 
 
+def test_two_weights_may_turn_twice():
+    """SJ = 2 at h = 10 and −1 at h = 1, by the closed form of one weight: below zero, above, below."""
+    one = lambda h, q: (1 - q) * (1 + q - 8 * q**2) / (36 * h)  # noqa: E731
+    times = np.geomspace(1e-3, 30, 400)
+    psi = 2 * one(10, np.exp(-10 * times)) - one(1, np.exp(-times))
+    S = np.zeros((2, 2, 2))
+    S[0, 0, 0], S[1, 1, 1] = 2, -1
+    effect = [corollaries.skew_effect(np.diag([10.0, 1.0]), np.ones((2, 2, 2)), S, 1.0, s) for s in times]
+    check("ours-sde-turn", measured=effect, predicted=psi, atol=1e-12)
+    assert psi[0] < 0 > psi[-1]
+    assert np.count_nonzero(np.diff(np.sign(psi))) == 2
+
+
 def test_turn_with_noise_that_depends_on_the_weight():
     """Pulls x(1 + θ/(2 + θ²)): covariance and third moment bend, and at the bottom they are what they were."""
     grid, eta = np.linspace(-7, 7, 1401), 0.01

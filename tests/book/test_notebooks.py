@@ -178,6 +178,7 @@ MARKUP = {
     "a number still to be written": r"\*\*\w+ 0\.0|\\tag\{0\.0|\[\?\]\(|^# 0 ",
     "a chapter's number that is typed": r"(?<!\[)\b[Cc]hapters? \d",
     "text behind a fold": r"</details>\s*\S",
+    "a control character": r"[\x00-\x09\x0b-\x1f\x7f]",
 }
 
 
@@ -199,6 +200,7 @@ def test_prose_is_plain_markdown(path):
         (r"$\newcommand{\x}{y}$", "a macro of its own"),
         ("> so $$x$$", "display mathematics in a > quotation"), ("**Theorem 0.0**", "a number still to be written"),
         ("see chapter 4", "a chapter's number that is typed"), ("</details>\n\nMore.", "text behind a fold"),
+        ("$\frac12$", "a control character"), ("$\rho$", "a control character"),
     ],
 )  # fmt: skip
 def test_what_is_not_plain_is_noticed(text, what):
