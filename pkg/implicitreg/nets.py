@@ -10,17 +10,26 @@ import torch
 from implicitreg import _validate
 from torch import nn
 
+_ACTIVATIONS = {"tanh": (nn.Tanh, 1), "relu": (nn.ReLU, 2)}  # and c, the variance of a weight times its fan-in
 
-def mlp(widths: Sequence[int], *, seed: int = 0, dtype: torch.dtype = torch.float64) -> nn.Sequential:
-    r"""A multilayer perceptron with tanh between its layers,
 
-    .. math:: f(x) = W_L \tanh(\cdots \tanh(W_1 x + b_1) \cdots) + b_L, \qquad
-              (W_l)_{ij} \sim \mathcal N\big(0, 1/\mathrm{fan\_in}_l\big), \quad b_l = 0.
+def mlp(
+    widths: Sequence[int], *, activation: str = "tanh", gain: float = 1.0, seed: int = 0,
+    dtype: torch.dtype = torch.float64,
+) -> nn.Sequential:  # fmt: skip
+    r"""A multilayer perceptron with an activation :math:`\sigma` between its layers,
+
+    .. math:: f(x) = W_L\, \sigma(\cdots \sigma(W_1 x + b_1) \cdots) + b_L, \qquad
+              (W_l)_{ij} \sim \mathcal N\big(0, \gamma^2 c/\mathrm{fan\_in}_l\big), \quad b_l = 0.
 
     Parameters
     ----------
     widths : sequence of at least two int
         Inputs, hidden widths, outputs.
+    activation : {"tanh", "relu"}
+        :math:`\sigma`; c = 1 for tanh and c = 2, after He, for ReLU.
+    gain : float
+        :math:`\gamma > 0`, a factor of all initial weights.
     seed : int
         Seeds the weights. They are drawn in float64 on the CPU, layer by layer, and then rounded to `dtype`.
     dtype : torch.dtype
@@ -29,14 +38,19 @@ def mlp(widths: Sequence[int], *, seed: int = 0, dtype: torch.dtype = torch.floa
     Returns
     -------
     nn.Sequential
-        Of `nn.Linear` and `nn.Tanh`, from inputs ``(n, widths[0])`` to outputs ``(n, widths[-1])``.
+        Of `nn.Linear` and `nn.Tanh` or `nn.ReLU`, from inputs ``(n, widths[0])`` to outputs ``(n, widths[-1])``.
 
     Raises
     ------
     ValueError
-        If there are fewer than two widths, a width or the seed is out of range, or the dtype is another one.
+        If there are fewer than two widths, the activation is unknown, a width, the gain or the seed is out of range,
+        or the dtype is another one.
     TypeError
-        If a width or the seed is no integer.
+        If a width or the seed is no integer, or the gain no number.
+
+    References
+    ----------
+    He et al., Delving Deep into Rectifiers, eq. (10), for c = 2.
 
     Examples
     --------
@@ -47,11 +61,14 @@ def mlp(widths: Sequence[int], *, seed: int = 0, dtype: torch.dtype = torch.floa
     widths = [_validate.integer(f"widths[{i}]", w, low=1) for i, w in enumerate(widths)]
     if len(widths) < 2:
         raise ValueError(f"widths = {widths}: expected at least two, inputs and outputs")
+    _validate.choice("activation", activation, _ACTIVATIONS)
+    unit, c = _ACTIVATIONS[activation]
+    scale = _validate.number("gain", gain, above=0) * sqrt(c)
     generator = _generator(seed, dtype)
     layers: list[nn.Module] = []
     for fan_in, fan_out in pairwise(widths):
-        W = torch.randn(fan_in, fan_out, generator=generator, dtype=torch.float64) / sqrt(fan_in)
-        layers += [_with_weight(nn.Linear(fan_in, fan_out, dtype=dtype), W.T), nn.Tanh()]
+        W = torch.randn(fan_in, fan_out, generator=generator, dtype=torch.float64) / sqrt(fan_in) * scale
+        layers += [_with_weight(nn.Linear(fan_in, fan_out, dtype=dtype), W.T), unit()]
     return nn.Sequential(*layers[:-1])
 
 

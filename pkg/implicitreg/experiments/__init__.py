@@ -26,7 +26,7 @@ from implicitreg._lazy import attach
 
 NAMES = (
     "drift_slope", "growth", "imitation", "one_step_gap", "preconditioner", "regularized", "tracking",
-    "diagram_predictions",
+    "diagram_predictions", "chosen_noise",
 )  # fmt: skip
 
 __getattr__, __dir__ = attach(
