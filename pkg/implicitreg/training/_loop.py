@@ -1,0 +1,479 @@
+"""The loop: gradients of weighted losses summed over chunks, steps, looks at the losses, checkpoints, errors."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from implicitreg import _validate
+from implicitreg.training import _checkpoint, _processes
+from implicitreg.training._data import Data, resident
+from implicitreg.training._history import History, history
+from implicitreg.training._processes import Processes, apart
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+from tqdm import tqdm
+
+Loss = Callable[[Any, Tensor], Tensor]
+Weights = Callable[[int], tuple[Any, Any]]
+Direction = Callable[[nn.Module, Loss, Tensor, Tensor, int], Tensor]
+Schedule = Callable[[int], float] | Mapping[int, float]
+
+IMAGES, VECTORS, ON_CUDA = 100, 1000, 10_000  # examples in a chunk
+PRECISIONS = {None: None, "float32": torch.float32, "float64": torch.float64, "bfloat16": None}
+
+
+def run(
+    model: nn.Module, train: Any, test: Any = None, *, weights: Weights | None = None,
+    direction: Direction | None = None, eta: float, steps: int, loss: Loss | None = None, seed: int = 0,
+    schedule: Schedule | None = None, chunk: int | None = None, device: str = "auto", precision: str | None = None,
+    evaluate_every: int | None = None, checkpoint: str | Path | None = None, checkpoint_every: int | None = None,
+    progress: bool = True, timeout: float = 60.0, settings: Mapping[str, Any] | None = None,
+) -> History:  # fmt: skip
+    r"""Train a model, in place, with weights that are given: :math:`\theta - \eta_t \sum_i W_i \nabla\ell_i(\theta)`.
+
+    `implicitreg.noise.msgd.train` is this function with weights by their names, and says more of the arguments that
+    both have.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Parameters of one dtype, float32 or float64; moved to the device, and trained in place.
+    train, test : (inputs, targets)
+        Arrays or tensors, (n, ...) each; inputs are floats, or uint8 images, which stand for numbers from 0 to 1.
+    weights : callable
+        ``weights(step)``, for steps from 0, gives the indices (m,) of the examples whose weight is not zero, and their
+        weights (m,). Every process calls it, and must get the same.
+    direction : callable
+        In place of weights: ``direction(model, loss, inputs, targets, step)`` gives the vector (p,) that takes the
+        place of the gradient, in the order of the parameters with ``requires_grad``. One process only.
+    eta, steps, loss, seed, schedule, chunk, device, precision
+        As in `implicitreg.noise.msgd.train`.
+    evaluate_every, checkpoint, checkpoint_every, progress, timeout
+        As in `implicitreg.noise.msgd.train`.
+    settings : mapping, optional
+        What else the history shall name, and a checkpoint insist on; JSON values.
+
+    Returns
+    -------
+    History
+
+    Raises
+    ------
+    ValueError, TypeError, FloatingPointError, OSError, torch.OutOfMemoryError
+        As `implicitreg.noise.msgd.train`.
+
+    Examples
+    --------
+    Two examples with losses (θ − 1)²/2 and (θ − 3)²/2, and all the weight on the second:
+
+    >>> model = nn.Linear(1, 1, bias=False, dtype=torch.float64)
+    >>> _ = nn.init.zeros_(model.weight)
+    >>> x, y = torch.ones(2, 1), torch.tensor([1.0, 3.0])
+    >>> half_square = lambda outputs, y: (outputs[:, 0] - y) ** 2 / 2
+    >>> h = run(model, (x, y), weights=lambda t: ([1], [1.0]), eta=1.0, steps=1, loss=half_square, progress=False)
+    >>> model.weight.item(), h.train_loss.tolist()
+    (3.0, [2.5, 1.0])
+    """
+    steps, eta = _validate.integer("steps", steps, low=1), _validate.number("eta", eta, above=0)
+    seed = _validate.integer("seed", seed, low=0, high=2**64 - 1)
+    every = _every("evaluate_every", evaluate_every, -(-steps // 10))
+    saving = _Saving(Path(checkpoint), _every("checkpoint_every", checkpoint_every, every)) if checkpoint else None
+    if (weights is None) == (direction is None):
+        raise TypeError("expected either weights or direction, and not both")
+    where = _processes.device(device)
+    dtype = _checked(model, precision)
+    _warn_of_batch_norm(model)
+    model.to(device=where, memory_format=torch.channels_last)
+    data = resident("train", train, dtype, where)
+    tests = None if test is None else resident("test", test, dtype, where)
+    with _processes.joined(where, timeout) as processes, _forked(where) as generators:
+        task = _Task(model, loss or partial(F.cross_entropy, reduction="none"), data, tests,
+                     _chunk(chunk, data, where), precision == "bfloat16", processes, generators, seed)  # fmt: skip
+        task.try_one(loss is None)
+        course = {"eta": eta, "seed": seed, "schedule": _plain(schedule), "precision": precision or str(dtype)[6:],
+                  "loss": _name(task.loss)}  # fmt: skip
+        course = {**(settings or {}), **course}
+        shown = {**course, "n": len(data), "steps": steps, "chunk": task.chunk, "device": _words(where),
+                 "processes": processes.size}  # fmt: skip
+        loop = _Loop(task, weights, direction, eta, _factor(schedule), every, saving, course)
+        return history(loop.run(steps, progress), shown)
+
+
+@dataclass(frozen=True)
+class _Saving:
+    path: Path
+    every: int
+
+
+@dataclass(eq=False)
+class _Task:
+    """A model, its loss and its data, on a device: what can be computed of them."""
+
+    model: nn.Module
+    loss: Loss
+    train: Data
+    test: Data | None
+    chunk: int
+    autocast: bool
+    processes: Processes
+    generators: list[torch.Generator]
+    seed: int
+
+    def __post_init__(self) -> None:
+        self.theta = [p for p in self.model.parameters() if p.requires_grad]
+        self.wrapped = self.model
+        self.everything = np.arange(len(self.train))
+
+    @property
+    def device(self) -> torch.device:
+        return self.train.inputs.device
+
+    def outputs(self, model: nn.Module, x: Tensor) -> Any:
+        """Those of the model, in the precision of its parameters."""
+        if not self.autocast:
+            return model(x)
+        with torch.autocast(self.device.type, torch.bfloat16):
+            outputs = model(x)
+        return outputs.to(self.train.dtype)
+
+    def losses(self, outputs: Any, y: Tensor) -> Tensor:
+        losses = self.loss(outputs, y)
+        if not isinstance(losses, Tensor) or losses.shape != (len(y),):
+            found = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
+            raise ValueError(f"loss returns {found} for {len(y)} examples: expected ({len(y)},), one loss an example "
+                             "(reduction='none')")  # fmt: skip
+        return losses
+
+    def weighted(self, index: Any, w: Any) -> Tensor:
+        r"""The sum of w_i times loss i, whose gradient is added to ``grad`` of the parameters, chunk by chunk."""
+        parts, total = list(self.parts(index, w)), torch.zeros((), dtype=self.train.dtype, device=self.device)
+        for k, (rows, v) in enumerate(parts):
+            with apart(self.wrapped, k < len(parts) - 1):
+                x, y = self.train.take(rows)
+                value = (v * self.losses(self.outputs(self.wrapped, x), y)).sum()
+                value.backward()
+            total += value.detach()
+        return total
+
+    def parts(self, index: Any, w: Any) -> Iterator[tuple[slice | Tensor, Tensor]]:
+        """Rows and weights of this process's chunks; where every example has a weight, rows are not gathered."""
+        index, w = np.asarray(index), np.asarray(w, dtype=np.float64)
+        whole = len(index) == len(self.everything) and np.array_equal(index, self.everything)
+        share, size = self.processes.share(len(index)), self.processes.size
+        v = self.sent(torch.from_numpy(size * w[share.start : share.stop]).to(self.train.dtype))
+        rows = None if whole else self.sent(torch.from_numpy(index[share.start : share.stop]))
+        for start in range(0, len(share), self.chunk):
+            stop = min(start + self.chunk, len(share))
+            yield slice(share.start + start, share.start + stop) if whole else rows[start:stop], v[start:stop]
+        if not share and size > 1:  # the others wait for this process's gradient, which is zero
+            yield slice(0, 1), torch.zeros(1, dtype=self.train.dtype, device=self.device)
+
+    def sent(self, tensor: Tensor) -> Tensor:
+        """On the device, without waiting for it."""
+        return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor
+
+    def reseed(self, step: int) -> None:
+        """What the model itself draws depends on the seed, the step and the process only."""
+        raw = np.random.Philox(key=[self.seed, step], counter=[0, 0, 1 + self.processes.rank, 0]).random_raw()
+        for generator in self.generators:
+            generator.manual_seed(int(raw) >> 1)
+
+    def update(self, eta: float) -> None:
+        moved = [p for p in self.theta if p.grad is not None]
+        if moved:
+            with torch.no_grad():
+                torch._foreach_add_(moved, [p.grad for p in moved], alpha=-eta)
+
+    def forget(self) -> None:
+        for p in self.theta:
+            p.grad = None
+
+    def direct(self, flat: Tensor) -> None:
+        """A flat vector as the gradient."""
+        for p, part in zip(self.theta, flat.split([p.numel() for p in self.theta]), strict=True):
+            p.grad = part.view(p.shape)
+
+    def look(self) -> dict[str, float]:
+        """Unweighted mean losses, and accuracies where the targets are classes."""
+        with _evaluating(self.model), torch.no_grad():
+            train = self._means("train", self.train)
+            return train if self.test is None else {**train, **self._means("test", self.test)}
+
+    def _means(self, name: str, data: Data) -> dict[str, float]:
+        sums = torch.zeros(2, dtype=torch.float64, device=self.device)
+        share, classes = self.processes.share(len(data)), data.classes
+        for start in range(share.start, share.stop, self.chunk):
+            x, y = data.take(slice(start, min(start + self.chunk, share.stop)))
+            outputs = self.outputs(self.model, x)
+            sums[0] += self.losses(outputs, y).sum(dtype=torch.float64)
+            classes = classes and isinstance(outputs, Tensor) and outputs.ndim == 2 and outputs.shape[1] > 1
+            if classes:
+                sums[1] += (outputs.argmax(1) == y).sum()
+        loss, right = (self.processes.sum(sums) / len(data)).tolist()
+        return {f"{name}_loss": loss, f"{name}_accuracy": right} if classes else {f"{name}_loss": loss}
+
+    def try_one(self, cross_entropy: bool) -> None:
+        """The loss of one example is a number; classes are those that the model has outputs for."""
+        with _evaluating(self.model), torch.no_grad():
+            x, y = self.train.take(slice(0, 1))
+            outputs = self.outputs(self.model, x)
+            for name, data in (("train", self.train), ("test", self.test)):
+                if cross_entropy and data is not None and data.classes:
+                    _check_classes(name, data.targets, outputs)
+            self.losses(outputs, y)
+
+
+@dataclass(eq=False)
+class _Loop:
+    """The steps, and what happens between them."""
+
+    task: _Task
+    weights: Weights | None
+    direction: Direction | None
+    eta: float
+    factor: Callable[[int], float]
+    every: int
+    saving: _Saving | None
+    course: Mapping[str, Any]
+    rows: list[dict[str, float]] = field(default_factory=list)
+
+    def run(self, steps: int, progress: bool) -> list[dict[str, float]]:
+        task, start = self.task, self.resume(steps)
+        task.wrapped = task.processes.wrapped(task.model, task.device)
+        self.sums = torch.zeros(min(self.every, steps), dtype=task.train.dtype, device=task.device)
+        self.read = start  # the weighted losses of the steps from here on have not been read
+        everything = task.train.take(slice(None)) if self.direction else None
+        shown = progress and task.processes.first
+        try:
+            for t in tqdm(range(start, steps), "train", steps, initial=start, disable=not shown, unit="step"):
+                if t % self.every == 0:
+                    self.look(t)
+                self.step(t, everything)
+                if self.saving and (t + 1) % self.saving.every == 0 and t + 1 < steps:
+                    self.save(t + 1)
+            self.look(steps)
+            self.save(steps)
+        finally:
+            task.forget()
+        return self.rows
+
+    def step(self, t: int, everything: tuple[Tensor, Tensor] | None) -> None:
+        task, eta = self.task, self.eta * self.factor(t)
+        task.reseed(t)
+        task.forget()
+        with self.memory(), self.told(t):
+            if everything is not None:
+                task.direct(self.direction(task.model, task.loss, *everything, t))
+            else:
+                self.sums[t - self.read] = task.weighted(*self.weights(t))
+        task.update(eta)
+        if t + 1 - self.read == len(self.sums):
+            self.check(t + 1)
+
+    def check(self, t: int) -> None:
+        """Read the weighted losses of the steps before t: the first that is no number ends the run."""
+        sums = self.task.processes.sum(self.sums[: t - self.read].clone())
+        bad = torch.isfinite(sums).logical_not_().nonzero()
+        if len(bad):
+            self.fail("the loss", float(sums[bad[0, 0]]), self.read + int(bad[0, 0]))
+        self.read = t
+
+    def fail(self, what: str, value: float, t: int) -> None:
+        kept = f"; {self.saving.path} holds an earlier state" if self.saving and self.saving.path.exists() else ""
+        raise FloatingPointError(f"{what} is {value} at step {t}, with eta = {self.eta * self.factor(t):g}: expected "
+                                 f"finite numbers; a smaller eta may help{kept}")  # fmt: skip
+
+    def look(self, t: int) -> None:
+        if self.rows and self.rows[-1]["step"] == t:
+            return
+        self.check(t)
+        with self.memory():
+            row = self.task.look()
+        for name, value in row.items():
+            if not math.isfinite(value):
+                self.fail(name.replace("_", " "), value, t)
+        self.rows.append({"step": t, **row})
+
+    @contextmanager
+    def memory(self) -> Iterator[None]:
+        try:
+            yield
+        except torch.OutOfMemoryError as error:
+            size = self.task.chunk
+            raise torch.OutOfMemoryError(f"chunk = {size} examples at a time do not fit into the memory of the device: "
+                                         f"try chunk = {max(1, size // 2)} ({error})") from error  # fmt: skip
+
+    @contextmanager
+    def told(self, t: int) -> Iterator[None]:
+        """Errors of the model and of gradient statistics, with the step."""
+        try:
+            yield
+        except Exception as error:
+            error.add_note(f"in step {t}, with eta = {self.eta * self.factor(t):g}; if numbers are not finite, a smaller "
+                           "eta may help")  # fmt: skip
+            raise
+
+    # --- checkpoints
+
+    def save(self, t: int) -> None:
+        if self.saving is None:
+            return
+        self.check(t)
+        arrays = {f"model/{name}": tensor.detach().cpu().numpy() for name, tensor in _held(self.task.model).items()}
+        for name, array in arrays.items():
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                self.fail(name.removeprefix("model/"), float(array[~np.isfinite(array)][0]), t)
+        curves = {key: np.array([row[key] for row in self.rows]) for key in self.rows[0]}
+        arrays |= {f"history/{key}": values for key, values in curves.items()}
+        if self.task.processes.first:
+            _checkpoint.save(self.saving.path, arrays, {"step": t, "identity": self.identity(t)})
+
+    def resume(self, steps: int) -> int:
+        """The step at which to go on: 0 without a file."""
+        if self.saving is None or not self.saving.path.exists():
+            return 0
+        arrays, note = _checkpoint.load(self.saving.path)
+        t = int(note["step"])
+        _checkpoint.compare(self.saving.path, note["identity"], self.identity(t))
+        if t > steps:
+            raise ValueError(
+                f"checkpoint {self.saving.path} is at step {t}: expected steps >= {t}, got steps = {steps}"
+            )
+        with torch.no_grad():
+            for name, tensor in _held(self.task.model).items():
+                tensor.copy_(torch.from_numpy(arrays[f"model/{name}"]))
+        curves = {key.removeprefix("history/"): values for key, values in arrays.items() if key.startswith("history/")}
+        rows = [
+            dict(zip(curves, values, strict=True))
+            for values in zip(*map(np.ndarray.tolist, curves.values()), strict=True)
+        ]
+        self.rows = [row for row in rows if row["step"] % self.every == 0 and row["step"] <= t]
+        return t
+
+    def identity(self, t: int) -> dict[str, Any]:
+        """What must be equal for a run to go on at step t."""
+        if not hasattr(self, "prints"):
+            self.prints = {"training examples": self.task.train.fingerprint(),
+                           "test examples": self.task.test.fingerprint() if self.task.test else None}  # fmt: skip
+        shapes = {name: [*tensor.shape] for name, tensor in _held(self.task.model).items()}
+        factors = np.array([self.factor(s) for s in range(t)])
+        return {
+            **self.course,
+            "schedule": _checkpoint._digest({"factors": factors}, ""),
+            "model": shapes,
+            **self.prints,
+        }
+
+
+# --- the model and the device -------------------------------------------------------------------------------
+
+
+def _checked(model: Any, precision: Any) -> torch.dtype:
+    """The dtype of the parameters."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model is a {type(model).__name__}: expected a torch.nn.Module")
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision = {precision!r}: expected 'float32', 'float64', 'bfloat16' or None")
+    dtypes = {p.dtype for p in model.parameters()}
+    if not any(p.requires_grad for p in model.parameters()):
+        raise ValueError("model has no parameters with requires_grad: expected at least one")
+    wanted = PRECISIONS[precision]
+    expected = {torch.float32, torch.float64} if wanted is None else {wanted}
+    if len(dtypes) != 1 or not dtypes <= expected:
+        found, names = (", ".join(sorted(str(d)[6:] for d in some)) for some in (dtypes, expected))
+        raise ValueError(f"model has parameters of {found}, precision = {precision!r}: expected {names}, all of one")
+    return dtypes.pop()
+
+
+def _held(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by name."""
+    return dict(model.named_parameters()) | dict(model.named_buffers())
+
+
+def _warn_of_batch_norm(model: nn.Module) -> None:
+    if any(isinstance(module, _BatchNorm) and module.training for module in model.modules()):
+        warnings.warn(
+            "the model normalises with statistics of the batch: examples interact, the gradient of a batch is no sum "
+            "of the examples' gradients, and what is said of the noise's covariance does not hold",
+            stacklevel=4,
+        )
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """In eval mode; afterwards every module is in the mode it was in."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+@contextmanager
+def _forked(device: torch.device) -> Iterator[list[torch.Generator]]:
+    """torch's own generators, left at the end as they are now."""
+    cuda = device.type == "cuda"
+    with torch.random.fork_rng([device.index] if cuda else []):
+        yield [torch.default_generator, *([torch.cuda.default_generators[device.index]] if cuda else [])]
+
+
+def _chunk(chunk: int | None, data: Data, device: torch.device) -> int:
+    if chunk is not None:
+        return _validate.integer("chunk", chunk, low=1)
+    return ON_CUDA if device.type == "cuda" else IMAGES if data.inputs.ndim == 4 else VECTORS
+
+
+def _check_classes(name: str, targets: Tensor, outputs: Any) -> None:
+    low, high = int(targets.min()), int(targets.max())
+    if not isinstance(outputs, Tensor) or outputs.ndim != 2:
+        raise ValueError("cross-entropy needs outputs (n, classes): expected a model with these, or a loss")
+    if low < 0 or high >= outputs.shape[1]:
+        raise ValueError(f"targets of {name} are classes from {low} to {high}: expected 0 to {outputs.shape[1] - 1}, as "
+                         f"the model has {outputs.shape[1]} outputs")  # fmt: skip
+
+
+def _words(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+# --- settings -----------------------------------------------------------------------------------------------
+
+
+def _every(name: str, value: int | None, default: int) -> int:
+    return default if value is None else _validate.integer(name, value, low=1)
+
+
+def _factor(schedule: Schedule | None) -> Callable[[int], float]:
+    """The factor of the learning rate at a step."""
+    if schedule is None:
+        return lambda step: 1.0
+    if callable(schedule):
+        return lambda step: _validate.number(f"schedule({step})", schedule(step), low=0)
+    if not isinstance(schedule, Mapping):
+        raise TypeError(f"schedule = {schedule!r}: expected a callable or a mapping step -> factor")
+    table = sorted((_validate.integer("a step of schedule", s, low=0),
+                    _validate.number(f"schedule[{s}]", f, low=0)) for s, f in schedule.items())  # fmt: skip
+    return lambda step: next((f for s, f in reversed(table) if s <= step), 1.0)
+
+
+def _plain(schedule: Schedule | None) -> Any:
+    if isinstance(schedule, Mapping):
+        return {str(s): float(f) for s, f in sorted(schedule.items())}
+    return None if schedule is None else _name(schedule)
+
+
+def _name(function: Any) -> str:
+    inner = function.func if isinstance(function, partial) else function
+    return getattr(inner, "__qualname__", type(inner).__qualname__)
