@@ -48,21 +48,21 @@ def per_example(model, x, y):
 def langevin(model, r, t):
     """Noise of the covariance tr C/p I, or diag C, from all per-example gradients."""
     C = sampling.gradient_covariance("sgd", per_example(model, X[r.data], Y[r.data]).numpy(), r.b)
-    variance = np.diag(C) if r.kind == "gld_diag" else np.trace(C) / len(C)
-    return torch.from_numpy(np.sqrt(variance) * msgd.normal(r.seed, t, len(C)))
+    variance = np.diag(C) if r.kind == "gld_diag" else np.full(len(C), np.trace(C) / len(C))
+    return torch.from_numpy(np.sqrt(variance)) * replicas._normal(r.seed, t, torch.zeros(len(C), dtype=torch.float64))
 
 
 def alone(r, steps):
     """One network, torch's derivatives of the weighted loss, torch's optimizer."""
     model = copy.deepcopy(STARTS[r.start])
     optimizer = torch.optim.SGD(model.parameters(), lr=r.eta)
-    weights = msgd.Weights(r.kind, N, r.b, r.B, r.seed)
+    weights = msgd.Weights("gd" if r.kind in msgd.LANGEVIN else r.kind, N, r.b, r.B, r.seed)
     for t in range(steps):
-        index, w = weights.weights(t)
-        noise = langevin(model, r, t) if r.kind.startswith("gld") else None
+        index, w = weights(t)
+        noise = langevin(model, r, t) if r.kind in msgd.LANGEVIN else None
         optimizer.zero_grad()
         losses = F.cross_entropy(model(X[r.data][index]), Y[r.data][index], reduction="none")
-        (torch.as_tensor(w) * losses).sum().backward()
+        (w * losses).sum().backward()
         if noise is not None:
             for p, v in zip(model.parameters(), noise.split([p.numel() for p in model.parameters()]), strict=True):
                 p.grad += v.view(p.shape)
@@ -76,6 +76,15 @@ def test_every_kind_follows_its_network_alone(kind):
     theta = train(members, STARTS, X, Y, steps=6).theta
     for r, found in zip(members, theta, strict=True):
         torch.testing.assert_close(found, ensembles.flatten(alone(r, 6)), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("kind", msgd.KINDS)
+def test_every_kind_is_that_of_msgd_train(kind):
+    r = replica(kind, seed=5, data=1, start=1)
+    model = copy.deepcopy(STARTS[1])
+    msgd.train(model, (X[1], Y[1]), kind=kind, b=r.b, B=r.B, eta=r.eta, steps=6, seed=5, device="cpu", progress=False)
+    found = train([r], STARTS, X, Y, steps=6).theta[0]
+    torch.testing.assert_close(found, ensembles.flatten(model), rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("together", [None, 1, 3])
@@ -112,7 +121,7 @@ def test_evaluation_takes_examples_in_pieces(monkeypatch):
 @pytest.mark.parametrize("kind", ["gld_iso", "gld_diag"])
 def test_noise_has_the_trace_or_the_diagonal_of_sgds(kind, monkeypatch):
     """With one for every normal number the kick is the standard deviation itself."""
-    monkeypatch.setattr(msgd, "normal", lambda seed, t, p: np.ones(p))
+    monkeypatch.setattr(replicas, "_normal", lambda seed, t, like: torch.ones_like(like))
     quiet, loud = (train([replica(k)], STARTS, X, Y, steps=1).theta[0] for k in ("gd", kind))
     variance = ((loud - quiet) / 0.2).square()
     C = sampling.gradient_covariance("sgd", per_example(STARTS[0], X[0], Y[0]).numpy(), 3)
@@ -147,7 +156,7 @@ def test_without_test_data_there_are_no_test_curves():
 
 def test_an_empty_batch_is_a_step_of_nothing():
     """With n = 12 and b = 1 a Bernoulli batch is empty with probability 0.35."""
-    empty = [len(msgd.Weights("bernoulli", N, 1, None, seed).weights(0)[1]) == 0 for seed in range(8)]
+    empty = [len(msgd.Weights("bernoulli", N, 1, None, seed)(0)[1]) == 0 for seed in range(8)]
     assert True in empty
     members = [replica("bernoulli", b=1, seed=seed) for seed in range(8)]
     moved = (train(members, STARTS, X, Y, steps=1).theta != ensembles.flatten(STARTS[0])).any(1)
@@ -157,30 +166,30 @@ def test_an_empty_batch_is_a_step_of_nothing():
 # Bad input
 
 BAD = {
-    "no replicas": (dict(members=[]), ValueError, "replicas is empty"),
-    "no starts": (dict(starts=[]), ValueError, "starts is empty"),
-    "no replica": (dict(members=["gd"]), TypeError, r"replicas\[0\] is a str: expected a Replica"),
-    "kind": (dict(members=[replica("sdg")]), ValueError, "kind = 'sdg'"),
-    "b above n": (dict(members=[replica("bernoulli", b=13)]), ValueError, "b = 13"),
-    "data set": (dict(members=[replica("gd", data=2)]), ValueError, r"replicas\[0\].data = 2"),
-    "start": (dict(members=[replica("gd", start=-1)]), ValueError, r"replicas\[0\].start = -1"),
-    "eta": (dict(members=[replica("gd", eta=0.0)]), ValueError, r"replicas\[0\].eta = 0.0"),
-    "tanh": (dict(starts=[nets.mlp((4, 6, 3))]), ValueError, "expected linear layers with biases and nn.ReLU"),
-    "no bias": (dict(starts=[nn.Sequential(nn.Linear(4, 3, bias=False))]), ValueError, "with biases"),
-    "no layers": (dict(starts=[nn.Sequential()]), ValueError, "expected linear layers"),
-    "ends with ReLU": (dict(starts=[nn.Sequential(nn.Linear(4, 3), nn.ReLU())]), ValueError, "expected linear"),
-    "two widths": (dict(starts=[*STARTS, nets.mlp((4, 3), activation="relu")]), ValueError, r"starts\[2\] has widths"),
-    "one data set only": (dict(inputs=X[0]), ValueError, r"inputs has shape \(12, 4\): expected \(D, n, 4\)"),
-    "float32": (dict(inputs=X.float()), ValueError, "inputs is torch.float32 on cpu: expected torch.float64"),
-    "array": (dict(inputs=X.numpy()), TypeError, "inputs is a ndarray: expected a tensor"),
-    "targets": (dict(targets=Y[:, :3]), ValueError, r"targets has shape \(2, 3\) on cpu: expected \(2, 12\)"),
-    "float targets": (dict(targets=Y.double()), TypeError, "targets has dtype torch.float64"),
-    "label": (dict(targets=Y + 1), ValueError, r"targets lie in 1 … 3: expected labels from 0 to 2"),
-    "test": (dict(test=(TEST[0][:1], TEST[1][:1])), ValueError, "test has 1 data sets: expected 2"),
-    "steps": (dict(steps=-1), ValueError, "steps = -1"),
-    "at": (dict(at=[2, 1]), ValueError, r"at = \[2, 1\]: expected increasing steps"),
-    "late": (dict(at=[3]), ValueError, r"at\[0\] = 3"),
-    "together": (dict(together=0), ValueError, "together = 0"),
+    "no replicas": ({"members": []}, ValueError, "replicas is empty"),
+    "no starts": ({"starts": []}, ValueError, "starts is empty"),
+    "no replica": ({"members": ["gd"]}, TypeError, r"replicas\[0\] is a str: expected a Replica"),
+    "kind": ({"members": [replica("sdg")]}, ValueError, "kind = 'sdg'"),
+    "b above n": ({"members": [replica("bernoulli", b=13)]}, ValueError, "b = 13"),
+    "data set": ({"members": [replica("gd", data=2)]}, ValueError, r"replicas\[0\].data = 2"),
+    "start": ({"members": [replica("gd", start=-1)]}, ValueError, r"replicas\[0\].start = -1"),
+    "eta": ({"members": [replica("gd", eta=0.0)]}, ValueError, r"replicas\[0\].eta = 0.0"),
+    "tanh": ({"starts": [nets.mlp((4, 6, 3))]}, ValueError, "expected linear layers with biases and nn.ReLU"),
+    "no bias": ({"starts": [nn.Sequential(nn.Linear(4, 3, bias=False))]}, ValueError, "with biases"),
+    "no layers": ({"starts": [nn.Sequential()]}, ValueError, "expected linear layers"),
+    "ends with ReLU": ({"starts": [nn.Sequential(nn.Linear(4, 3), nn.ReLU())]}, ValueError, "expected linear"),
+    "two widths": ({"starts": [*STARTS, nets.mlp((4, 3), activation="relu")]}, ValueError, r"starts\[2\] has widths"),
+    "one data set only": ({"inputs": X[0]}, ValueError, r"inputs has shape \(12, 4\): expected \(D, n, 4\)"),
+    "float32": ({"inputs": X.float()}, ValueError, "inputs is torch.float32 on cpu: expected torch.float64"),
+    "array": ({"inputs": X.numpy()}, TypeError, "inputs is a ndarray: expected a tensor"),
+    "targets": ({"targets": Y[:, :3]}, ValueError, r"targets has shape \(2, 3\) on cpu: expected \(2, 12\)"),
+    "float targets": ({"targets": Y.double()}, TypeError, "targets has dtype torch.float64"),
+    "label": ({"targets": Y + 1}, ValueError, r"targets lie in 1 … 3: expected labels from 0 to 2"),
+    "test": ({"test": (TEST[0][:1], TEST[1][:1])}, ValueError, "test has 1 data sets: expected 2"),
+    "steps": ({"steps": -1}, ValueError, "steps = -1"),
+    "at": ({"at": [2, 1]}, ValueError, r"at = \[2, 1\]: expected increasing steps"),
+    "late": ({"at": [3]}, ValueError, r"at\[0\] = 3"),
+    "together": ({"together": 0}, ValueError, "together = 0"),
 }
 
 

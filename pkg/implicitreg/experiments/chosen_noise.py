@@ -15,8 +15,8 @@ fractions, losses mean cross-entropies in nats.
 
 References
 ----------
-Wu et al., On the Noisy Gradient Descent that Generalizes as SGD, sections 4 and 5; for Langevin dynamics with the
-diagonal, section 4.3.
+Wu et al., On the Noisy Gradient Descent that Generalizes as SGD, section 4. Langevin dynamics with the diagonal: Zhu et
+al., The Anisotropic Noise in Stochastic Gradient Descent (2019).
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ def _joined(results: Mapping[str, Any], name: str, settings: Mapping[str, Any]) 
     """The metrics of every method, (metrics, seeds, steps), NaN where a run has diverged."""
     pieces = [results[unit] for unit, (setting, _) in _blocks(settings).items() if setting == name]
     return {
-        arm: np.array([sum((piece[arm][metric] for piece in pieces), []) for metric in METRICS], dtype=np.float64)
+        arm: np.concatenate([np.array([piece[arm][m] for m in METRICS], dtype=np.float64) for piece in pieces], axis=1)
         for arm in pieces[0]
     }
 

@@ -1,9 +1,9 @@
 r"""Many small networks at once: kinds of noise, seeds and learning rates in one batched program.
 
-P multilayer perceptrons with ReLU between their layers are trained side by side on the cross-entropy. Their weights have
-a leading axis, ``(P, in, out)`` a layer, so that a step of all of them costs a few batched products; the gradients are
-written by hand. With :math:`h_{l,i}` what goes into layer l for example i and :math:`\delta_{l,i}` the gradient of its
-loss :math:`\ell_i` by what comes out, before the activation, the gradients are
+P multilayer perceptrons with ReLU between their layers are trained side by side on the cross-entropy. Their weights
+have a leading axis, ``(P, in, out)`` a layer, so that a step of all of them costs a few batched products; the gradients
+are written by hand. With :math:`h_{l,i}` what goes into layer l for example i, and :math:`\delta_{l,i}` the gradient of
+its loss :math:`\ell_i` by what comes out, before the activation,
 
 .. math:: \nabla_{W_l} \sum_i w_i\,\ell_i = \sum_i w_i\, h_{l,i}\,\delta_{l,i}^\top, \qquad
           |\nabla\ell_i|^2 = \sum_l |\delta_{l,i}|^2\,\big(|h_{l,i}|^2 + 1\big),
@@ -18,6 +18,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -133,7 +134,7 @@ def train(
 
     References
     ----------
-    Wu et al., On the Noisy Gradient Descent that Generalizes as SGD, Algorithm 1 and, for ``gld_diag``, section 4.3.
+    Wu et al., On the Noisy Gradient Descent that Generalizes as SGD, Algorithms 1 and 2.
     The norms: Goodfellow, Efficient Per-Example Gradient Computations.
 
     Examples
@@ -158,13 +159,18 @@ def train(
         for block in _blocks(replicas, inputs.shape[1], max(_widths(starts[0])), together):
             group = _Group([replicas[i] for i in block], starts, inputs, targets)
             measured = np.array(list(_run(group, steps, at, test)))  # (S, 2 or 4, replicas)
-            rows |= {i: (measured[..., k], theta) for k, (i, theta) in enumerate(zip(block, _flat(group.layers), strict=True))}
+            rows |= {
+                i: (measured[..., k], theta)
+                for k, (i, theta) in enumerate(zip(block, _flat(group.layers), strict=True))
+            }
     values = np.stack([rows[i][0] for i in range(len(replicas))]).transpose(2, 0, 1)
     losses = [*values, None, None][:4]
     return Curves(np.array(at), *losses, theta=torch.stack([rows[i][1] for i in range(len(replicas))]))
 
 
-def _run(group: _Group, steps: int, at: Sequence[int], test: tuple[Tensor, Tensor] | None) -> Iterator[list[list[float]]]:
+def _run(
+    group: _Group, steps: int, at: Sequence[int], test: tuple[Tensor, Tensor] | None
+) -> Iterator[list[list[float]]]:
     """At every recorded step the losses and accuracies, training before test, each a list over replicas."""
     sets = [(group.inputs, group.targets), *([test] if test else [])]
     for t in range(steps + 1):
@@ -182,7 +188,7 @@ class _Group:
         self.kind, self.seeds = replicas[0].kind, [r.seed for r in replicas]
         self.data = torch.tensor([r.data for r in replicas], device=inputs.device)
         self.b, self.eta = (inputs.new_tensor([getattr(r, k) for r in replicas])[:, None] for k in ("b", "eta"))
-        self.weights = [msgd.Weights(r.kind, self.n, r.b, r.B, r.seed) for r in replicas]
+        self.weights = [_weights(r, self.n) for r in replicas]
         self.widths = _widths(starts[0])
         self.layers = _split(torch.stack([ensembles.flatten(starts[r.start]) for r in replicas]), self.widths)
         self.everything = (inputs[self.data], targets[self.data]) if _width(replicas[0], self.n) == self.n else None
@@ -191,7 +197,7 @@ class _Group:
         """The step from theta_t."""
         x, y, w = self.batch(t)
         pairs = _backward(self.layers, x, y, -self.eta * w)
-        kick = self.kick(t, pairs) if self.kind.startswith("gld") else []
+        kick = self.kick(t, pairs) if self.kind in msgd.LANGEVIN else []
         for (W, b), (h, delta) in zip(self.layers, pairs, strict=True):
             W.baddbmm_(h.mT, delta)
             b.add_(delta.sum(1, keepdim=True))
@@ -200,16 +206,22 @@ class _Group:
 
     def batch(self, t: int) -> tuple[Tensor, Tensor, Tensor]:
         """Inputs (P, m, d), targets (P, m) and weights (P, m), zero where a batch has fewer than m examples."""
-        drawn = [weights.weights(t) for weights in self.weights]
-        m = max(len(w) for _, w in drawn)
-        at, w = np.zeros((len(drawn), m), dtype=np.int64), np.zeros((len(drawn), m))
-        for k, (i, values) in enumerate(drawn):
-            at[k, : len(i)], w[k, : len(i)] = i, values
-        w = torch.from_numpy(w).to(self.inputs)
+        drawn = [weights.draw(t) for weights in self.weights]
         if self.everything is not None:
-            return *self.everything, w
-        at, sets = torch.from_numpy(at).to(w.device), self.data[:, None]
-        return self.inputs[sets, at], self.targets[sets, at], w
+            return *self.everything, self.filled(self.n, drawn)
+        m = max(len(w) for _, w in drawn)
+        at, sets = np.zeros((len(drawn), m), dtype=np.int64), self.data[:, None]
+        for k, (i, _) in enumerate(drawn):
+            at[k, : len(i)] = i
+        at = torch.from_numpy(at).to(self.data.device)
+        return self.inputs[sets, at], self.targets[sets, at], self.filled(m, [(slice(len(w)), w) for _, w in drawn])
+
+    def filled(self, m: int, drawn: list[tuple[Any, np.ndarray]]) -> Tensor:
+        """Weights at their places, (P, m), and zeros elsewhere."""
+        w = np.zeros((len(drawn), m))
+        for k, (places, values) in enumerate(drawn):
+            w[k, places] = values
+        return torch.from_numpy(w).to(self.inputs)
 
     def kick(self, t: int, pairs: list[tuple[Tensor, Tensor]]) -> list[list[Tensor]]:
         """Gaussian noise with the trace, or the diagonal, of eta² C = (n Σ u_i u_i' − Σu_i Σu_i')/b, u = −eta g/n."""
@@ -219,8 +231,8 @@ class _Group:
         else:
             trace = n * _lengths(pairs).sum(1, keepdim=True) - move.square().sum(1, keepdim=True)
             variance = trace / (self.b * move.shape[1])
-        normal = np.stack([msgd.normal(seed, t, move.shape[1]) for seed in self.seeds])
-        return _split(variance.clamp_min(0).sqrt() * torch.from_numpy(normal).to(move), self.widths)
+        epsilon = torch.stack([_normal(seed, t, move[0]) for seed in self.seeds])
+        return _split(-variance.clamp_min(0).sqrt() * epsilon, self.widths)
 
     def measure(self, inputs: Tensor, targets: Tensor) -> list[list[float]]:
         """Loss and accuracy of every network on its data set, of inputs (D, m, d)."""
@@ -289,6 +301,21 @@ def _flat(layers: list[list[Tensor]]) -> Tensor:
     return torch.cat([part for W, b in layers for part in (W.mT.flatten(1), b.flatten(1))], dim=1)
 
 
+# Randomness, a function of seed and step
+
+
+def _weights(r: Replica, n: int) -> msgd.Weights:
+    msgd._check_sizes(r.kind, n, r.b, r.B)
+    return msgd.Weights("gd" if r.kind in msgd.LANGEVIN else r.kind, n, r.b, r.B, r.seed)
+
+
+def _normal(seed: int, step: int, like: Tensor) -> Tensor:
+    """The normal numbers of `msgd.train`."""
+    raw = np.random.Philox(key=[seed, step], counter=[0, 0, 0, 2]).random_raw()
+    generator = torch.Generator(like.device).manual_seed(int(raw) >> 1)
+    return torch.randn(like.shape, generator=generator, device=like.device, dtype=like.dtype)
+
+
 # Which networks take their steps together
 
 
@@ -296,14 +323,14 @@ def _width(replica: Replica, n: int) -> int:
     """How many examples a step of this kind looks at, on average."""
     if replica.kind in _SMALL:
         return replica.b
-    return replica.B if replica.kind.startswith("minibatch") else n
+    return replica.B if replica.kind in msgd.MINIBATCH else n
 
 
 def _blocks(replicas: list[Replica], n: int, widest: int, together: int | None) -> list[list[int]]:
     """Indices of replicas with equally wide batches, and of Langevin dynamics of one kind, `together` at a time."""
     groups = defaultdict(list)
     for i, r in enumerate(replicas):
-        groups[_width(r, n), r.kind if r.kind.startswith("gld") else None].append(i)
+        groups[_width(r, n), r.kind if r.kind in msgd.LANGEVIN else None].append(i)
     blocks = []
     for (width, _), members in groups.items():
         size = together or max(_CACHE // (width * widest), 1)
