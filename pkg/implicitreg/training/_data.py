@@ -51,7 +51,7 @@ def resident(name: str, pair: Any, dtype: torch.dtype, device: torch.device) -> 
         raise ValueError(f"{name} has {len(x)} inputs and {len(y)} targets: expected one target an input")
     if x.dtype != torch.uint8:
         if not x.is_floating_point():
-            raise TypeError(f"inputs of {name} have dtype {x.dtype}: expected floats, or uint8 images")
+            raise TypeError(f"inputs of {name} has dtype {x.dtype}: expected floats, or uint8 images")
         x = x.to(dtype)
     y = y.to(dtype) if y.is_floating_point() else y.long()
     layout = torch.channels_last if x.ndim == 4 else torch.contiguous_format

@@ -6,8 +6,8 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,10 @@ Weights = Callable[[int], tuple[Any, Any]]
 Direction = Callable[[nn.Module, Loss, Tensor, Tensor, int], Tensor]
 Schedule = Callable[[int], float] | Mapping[int, float]
 
+MODEL = 3  # the stream of what the model draws; streams below it are the weights'
 IMAGES, VECTORS, ON_CUDA = 100, 1000, 10_000  # examples in a chunk
-PRECISIONS = {None: None, "float32": torch.float32, "float64": torch.float64, "bfloat16": None}
+EITHER = {torch.float32, torch.float64}
+PRECISIONS = {None: EITHER, "float32": {torch.float32}, "float64": {torch.float64}, "bfloat16": {torch.float32}}
 
 
 def run(
@@ -93,18 +95,19 @@ def run(
     where = _processes.device(device)
     dtype = _checked(model, precision)
     _warn_of_batch_norm(model)
-    model.to(device=where, memory_format=torch.channels_last)
     data = resident("train", train, dtype, where)
+    model.to(device=where, memory_format=torch.channels_last if data.inputs.ndim == 4 else torch.preserve_format)
     tests = None if test is None else resident("test", test, dtype, where)
     with _processes.joined(where, timeout) as processes, _forked(where) as generators:
         task = _Task(model, loss or partial(F.cross_entropy, reduction="none"), data, tests,
                      _chunk(chunk, data, where), precision == "bfloat16", processes, generators, seed)  # fmt: skip
+        if direction and processes.size > 1:
+            raise ValueError(f"{processes.size} processes with direction: expected one, or weights")
         task.try_one(loss is None)
-        course = {"eta": eta, "seed": seed, "schedule": _plain(schedule), "precision": precision or str(dtype)[6:],
+        course = {**(settings or {}), "eta": eta, "seed": seed, "precision": precision or str(dtype)[6:],
                   "loss": _name(task.loss)}  # fmt: skip
-        course = {**(settings or {}), **course}
-        shown = {**course, "n": len(data), "steps": steps, "chunk": task.chunk, "device": _words(where),
-                 "processes": processes.size}  # fmt: skip
+        shown = {**course, "schedule": _plain(schedule), "n": len(data), "steps": steps, "chunk": task.chunk,
+                 "device": _words(where), "processes": processes.size}  # fmt: skip
         loop = _Loop(task, weights, direction, eta, _factor(schedule), every, saving, course)
         return history(loop.run(steps, progress), shown)
 
@@ -144,7 +147,7 @@ class _Task:
             return model(x)
         with torch.autocast(self.device.type, torch.bfloat16):
             outputs = model(x)
-        return outputs.to(self.train.dtype)
+        return outputs.to(self.train.dtype) if isinstance(outputs, Tensor) else outputs
 
     def losses(self, outputs: Any, y: Tensor) -> Tensor:
         losses = self.loss(outputs, y)
@@ -168,6 +171,10 @@ class _Task:
     def parts(self, index: Any, w: Any) -> Iterator[tuple[slice | Tensor, Tensor]]:
         """Rows and weights of this process's chunks; where every example has a weight, rows are not gathered."""
         index, w = np.asarray(index), np.asarray(w, dtype=np.float64)
+        if index.shape != w.shape or index.ndim != 1:
+            raise ValueError(
+                f"weights gives shapes {index.shape} and {w.shape}: expected indices (m,) and weights (m,)"
+            )
         whole = len(index) == len(self.everything) and np.array_equal(index, self.everything)
         share, size = self.processes.share(len(index)), self.processes.size
         v = self.sent(torch.from_numpy(size * w[share.start : share.stop]).to(self.train.dtype))
@@ -184,9 +191,9 @@ class _Task:
 
     def reseed(self, step: int) -> None:
         """What the model itself draws depends on the seed, the step and the process only."""
-        raw = np.random.Philox(key=[self.seed, step], counter=[0, 0, 1 + self.processes.rank, 0]).random_raw()
+        philox = np.random.Philox(key=[self.seed, step], counter=[0, 0, self.processes.rank, MODEL])
         for generator in self.generators:
-            generator.manual_seed(int(raw) >> 1)
+            generator.manual_seed(int(philox.random_raw()) >> 1)
 
     def update(self, eta: float) -> None:
         moved = [p for p in self.theta if p.grad is not None]
@@ -245,13 +252,17 @@ class _Loop:
     every: int
     saving: _Saving | None
     course: Mapping[str, Any]
-    rows: list[dict[str, float]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.rows: list[dict[str, float]] = []
+        self.read = 0  # the weighted losses of the steps from here on have not been read
+        self.sums = torch.empty(0)
 
     def run(self, steps: int, progress: bool) -> list[dict[str, float]]:
         task, start = self.task, self.resume(steps)
         task.wrapped = task.processes.wrapped(task.model, task.device)
         self.sums = torch.zeros(min(self.every, steps), dtype=task.train.dtype, device=task.device)
-        self.read = start  # the weighted losses of the steps from here on have not been read
+        self.read = start
         everything = task.train.take(slice(None)) if self.direction else None
         shown = progress and task.processes.first
         try:
@@ -319,8 +330,8 @@ class _Loop:
         try:
             yield
         except Exception as error:
-            error.add_note(f"in step {t}, with eta = {self.eta * self.factor(t):g}; if numbers are not finite, a smaller "
-                           "eta may help")  # fmt: skip
+            error.add_note(f"in step {t}, with eta = {self.eta * self.factor(t):g}; a smaller eta may help where "
+                           "numbers are not finite")  # fmt: skip
             raise
 
     # --- checkpoints
@@ -342,37 +353,30 @@ class _Loop:
         """The step at which to go on: 0 without a file."""
         if self.saving is None or not self.saving.path.exists():
             return 0
-        arrays, note = _checkpoint.load(self.saving.path)
+        path = self.saving.path
+        arrays, note = _checkpoint.load(path)
         t = int(note["step"])
-        _checkpoint.compare(self.saving.path, note["identity"], self.identity(t))
+        _checkpoint.compare(path, note["identity"], self.identity(t))
         if t > steps:
-            raise ValueError(
-                f"checkpoint {self.saving.path} is at step {t}: expected steps >= {t}, got steps = {steps}"
-            )
+            raise ValueError(f"checkpoint {path} is at step {t}: expected steps >= {t}, got steps = {steps}")
         with torch.no_grad():
             for name, tensor in _held(self.task.model).items():
                 tensor.copy_(torch.from_numpy(arrays[f"model/{name}"]))
-        curves = {key.removeprefix("history/"): values for key, values in arrays.items() if key.startswith("history/")}
-        rows = [
-            dict(zip(curves, values, strict=True))
-            for values in zip(*map(np.ndarray.tolist, curves.values()), strict=True)
-        ]
-        self.rows = [row for row in rows if row["step"] % self.every == 0 and row["step"] <= t]
+        curves = {key.removeprefix("history/"): a.tolist() for key, a in arrays.items() if key.startswith("history/")}
+        rows = [dict(zip(curves, values, strict=True)) for values in zip(*curves.values(), strict=True)]
+        self.rows = [row for row in rows if row["step"] % self.every == 0]  # as if it had not stopped
         return t
 
     def identity(self, t: int) -> dict[str, Any]:
         """What must be equal for a run to go on at step t."""
-        if not hasattr(self, "prints"):
-            self.prints = {"training examples": self.task.train.fingerprint(),
-                           "test examples": self.task.test.fingerprint() if self.task.test else None}  # fmt: skip
-        shapes = {name: [*tensor.shape] for name, tensor in _held(self.task.model).items()}
+        shapes = {f"shape of {name}": [*tensor.shape] for name, tensor in _held(self.task.model).items()}
         factors = np.array([self.factor(s) for s in range(t)])
-        return {
-            **self.course,
-            "schedule": _checkpoint._digest({"factors": factors}, ""),
-            "model": shapes,
-            **self.prints,
-        }
+        return {**self.course, **shapes, **self.prints, f"schedule to step {t}": _checkpoint.digest({"": factors})}
+
+    @cached_property
+    def prints(self) -> dict[str, str | None]:
+        data = {"training examples": self.task.train, "test examples": self.task.test}
+        return {name: part.fingerprint() if part else None for name, part in data.items()}
 
 
 # --- the model and the device -------------------------------------------------------------------------------
@@ -387,11 +391,10 @@ def _checked(model: Any, precision: Any) -> torch.dtype:
     dtypes = {p.dtype for p in model.parameters()}
     if not any(p.requires_grad for p in model.parameters()):
         raise ValueError("model has no parameters with requires_grad: expected at least one")
-    wanted = PRECISIONS[precision]
-    expected = {torch.float32, torch.float64} if wanted is None else {wanted}
+    expected = PRECISIONS[precision]
     if len(dtypes) != 1 or not dtypes <= expected:
         found, names = (", ".join(sorted(str(d)[6:] for d in some)) for some in (dtypes, expected))
-        raise ValueError(f"model has parameters of {found}, precision = {precision!r}: expected {names}, all of one")
+        raise ValueError(f"model has parameters of {found}, precision = {precision!r}: expected one of {names}")
     return dtypes.pop()
 
 
@@ -440,8 +443,8 @@ def _check_classes(name: str, targets: Tensor, outputs: Any) -> None:
     if not isinstance(outputs, Tensor) or outputs.ndim != 2:
         raise ValueError("cross-entropy needs outputs (n, classes): expected a model with these, or a loss")
     if low < 0 or high >= outputs.shape[1]:
-        raise ValueError(f"targets of {name} are classes from {low} to {high}: expected 0 to {outputs.shape[1] - 1}, as "
-                         f"the model has {outputs.shape[1]} outputs")  # fmt: skip
+        raise ValueError(f"targets of {name} are classes from {low} to {high}: expected 0 to {outputs.shape[1] - 1}, "
+                         f"as the model has {outputs.shape[1]} outputs")  # fmt: skip
 
 
 def _words(device: torch.device) -> str:
