@@ -154,6 +154,12 @@ def test_without_test_data_there_are_no_test_curves():
     assert curves.test_accuracy is None
 
 
+def test_nothing_need_be_measured():
+    curves = train([replica("gd")], STARTS, X, Y, steps=2, test=TEST, at=())
+    assert curves.train_loss.shape == curves.test_accuracy.shape == (1, 0)
+    assert torch.equal(curves.theta, train([replica("gd")], STARTS, X, Y, steps=2).theta)
+
+
 def test_an_empty_batch_is_a_step_of_nothing():
     """With n = 12 and b = 1 a Bernoulli batch is empty with probability 0.35."""
     empty = [len(msgd.Weights("bernoulli", N, 1, None, seed)(0)[1]) == 0 for seed in range(8)]

@@ -114,7 +114,7 @@ def train(
     test : pair of tensors (D, m, d), (D, m), optional
         Test data of each data set.
     at : sequence of int, optional
-        Steps after which to measure, increasing, from 0 to T; by default ``(0, T)``.
+        Steps after which to measure, increasing, from 0 to T; by default ``(0, T)``. It can be empty.
     together : int, optional
         How many networks share a batched step: by default what fits into a CPU's cache, all of them on a GPU. The
         result does not depend on it but for rounding.
@@ -154,11 +154,11 @@ def train(
     at = _steps(sorted({0, steps}) if at is None else at, steps)
     if together is not None or inputs.device.type == "cuda":
         together = len(replicas) if together is None else _validate.integer("together", together, low=1)
-    rows = {}
+    rows, metrics = {}, 4 if test else 2
     with torch.no_grad():
         for block in _blocks(replicas, inputs.shape[1], max(_widths(starts[0])), together):
             group = _Group([replicas[i] for i in block], starts, inputs, targets)
-            measured = np.array(list(_run(group, steps, at, test)))  # (S, 2 or 4, replicas)
+            measured = np.array(list(_run(group, steps, at, test))).reshape(len(at), metrics, len(block))
             rows |= {
                 i: (measured[..., k], theta)
                 for k, (i, theta) in enumerate(zip(block, _flat(group.layers), strict=True))
@@ -398,6 +398,6 @@ def _data(name: str, inputs: Tensor, targets: Tensor, widths: list[int], like: T
 
 def _steps(at: Sequence[int], steps: int) -> list[int]:
     at = [_validate.integer(f"at[{k}]", t, low=0, high=steps) for k, t in enumerate(at)]
-    if not at or any(s >= t for s, t in pairwise(at)):
+    if any(s >= t for s, t in pairwise(at)):
         raise ValueError(f"at = {at}: expected increasing steps")
     return at
