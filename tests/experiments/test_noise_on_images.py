@@ -63,7 +63,7 @@ def test_a_seed_draws_its_own_and_nothing_else_does():
 @pytest.mark.parametrize(("network", "side"), [("small_conv", 20), ("vgg11", 32), ("resnet18", 20)])
 def test_small_images_get_a_frame(colours, network, side):
     name = f"noise_{network}"
-    model, (x, _), _ = shared._drawn(0, settings(name, data=colours, train=60, test=60))
+    model, (x, _), _ = shared._drawn(0, settings(name, data=colours, train=60, test=60, largest=32))
     assert x.shape == (60, 3, side, side)
     low = (side - 20) // 2
     assert x[0, :, low : low + 20, low : low + 20].std() > 0
@@ -71,27 +71,24 @@ def test_small_images_get_a_frame(colours, network, side):
     assert model(x[:2]).shape == (2, 4)
 
 
-def test_shrunk_images_are_means_of_squares(colours):
+@pytest.mark.parametrize(("largest", "factor"), [(20, 1), (19, 2), (10, 2), (9, 3)])
+def test_large_images_are_means_of_squares(colours, largest, factor):
     images, _, _ = shared._images(colours, "all", 120)
-    small = shared._sized(images, settings("noise_resnet18", shrink=2))
-    torch.testing.assert_close(small[3, 1, 2, 4], images[3, 1, 4:6, 8:10].float().mean())
+    small = shared._sized(images, settings("noise_resnet18", largest=largest))
+    assert small.shape[-1] == max(20 // factor, 8)
+    corner = images[3, 1, :factor, :factor].float().mean()
+    low = (small.shape[-1] - 20 // factor) // 2
+    torch.testing.assert_close(small[3, 1, low, low], corner)
 
 
 @pytest.mark.parametrize(
-    ("name", "changes", "message"),
-    [
-        ("noise_small_conv", {"train": 1700}, "'digits' has 1797 images: expected at least 1900"),
-        ("noise_vgg11", {"large": True}, "images of 40 × 40 pixels: vgg11 takes at most 32 × 32"),
-        ("noise_small_conv", {"oblong": True}, "expected squares"),
-    ],
+    ("shape", "changes", "message"),
+    [((20, 20), {"train": 60}, "has 80 images: expected at least 100"), ((20, 30), {}, "expected squares")],
+    ids=["few", "oblong"],
 )
-def test_images_that_do_not_fit_are_refused(tmp_path, name, changes, message):
-    size = (40, 40) if "large" in changes else (20, 30)
-    np.savez(tmp_path / "own.npz", images=np.zeros((80, *size), dtype=np.uint8), labels=np.arange(80) % 2)
-    data = "digits" if "train" in changes else f"npz:{tmp_path / 'own.npz'}"
-    chosen = settings(name, **{"data": data, "train": 40, "test": 40, **changes})
-    if "train" in changes:
-        chosen["test"] = 200
+def test_images_that_do_not_fit_are_refused(tmp_path, shape, changes, message):
+    np.savez(tmp_path / "own.npz", images=np.zeros((80, *shape), dtype=np.uint8), labels=np.arange(80) % 2)
+    chosen = settings("noise_small_conv", data=f"npz:{tmp_path / 'own.npz'}", **{"train": 40, "test": 40, **changes})
     with pytest.raises(ValueError, match=message):
         shared._drawn(0, chosen)
 

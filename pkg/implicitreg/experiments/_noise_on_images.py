@@ -52,7 +52,7 @@ def measure(unit: str, settings: Mapping[str, Any], device: torch.device | str =
     Raises
     ------
     ValueError
-        If the unit is unknown, or the images are too few, too large or not square.
+        If the unit is unknown, or the images are too few or not square.
     """
     _validate.choice("unit", unit, units(settings))
     arm, seed = _pieces(settings)[unit]
@@ -117,7 +117,7 @@ def _drawn(seed: int, settings: Mapping[str, Any]) -> tuple[nn.Module, _Pair, _P
     images = _sized(images, settings)
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(labels), generator=generator)
-    x, y = images[order].float() / 255, labels[order]
+    x, y = images[order] / 255, labels[order]
     x = (x - x[:n].mean()) / x[:n].std()
     given = mislabelled(y[:n], settings["wrong"], classes, generator)
     return _network(settings, x.shape, classes, seed), (x[:n], given), (x[n:], y[n:])
@@ -134,16 +134,10 @@ def _images(data: str, split: str, limit: int) -> tuple[Tensor, Tensor, int]:
 
 
 def _sized(images: Tensor, settings: Mapping[str, Any]) -> Tensor:
-    """Means of ``shrink`` × ``shrink`` pixels; a black frame around what is smaller than the network's least size."""
-    if settings["shrink"] > 1:
-        images = F.avg_pool2d(images.float(), settings["shrink"])
-    size, least = images.shape[-1], SIZES[settings["network"]]
-    if settings["network"] == "vgg11" and size > least:
-        raise ValueError(
-            f"data = {settings['data']!r} has images of {size} × {size} pixels: vgg11 takes at most 32 × 32"
-        )
-    low = max(least - size, 0) // 2
-    return F.pad(images, (low, max(least - size, 0) - low) * 2)
+    """Means of squares of pixels of what is larger than ``largest``; a black frame around what is too small."""
+    images = F.avg_pool2d(images.float(), -(-images.shape[-1] // settings["largest"]))
+    missing = max(SIZES[settings["network"]] - images.shape[-1], 0)
+    return F.pad(images, (missing // 2, missing - missing // 2) * 2)
 
 
 def _network(settings: Mapping[str, Any], shape: torch.Size, classes: int, seed: int) -> nn.Module:
