@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from implicitreg import nets, training
-from implicitreg.noise import msgd, sampling
+from implicitreg.noise import msgd
 from implicitreg.noise.msgd import KINDS, LANGEVIN, Weights, train
 from noise import laws
 from scipy import stats

@@ -35,7 +35,12 @@ def launched(*arguments):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    common = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    common = os.environ | {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "WORLD_SIZE": "2",
+        "OMP_NUM_THREADS": "1",
+    }
     return [
         subprocess.Popen([sys.executable, __file__, *map(str, arguments)], stderr=subprocess.PIPE, text=True,
                          env=common | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
@@ -86,8 +91,7 @@ def test_shares_cover_everything_once_and_are_nearly_equal():
 
 
 def test_alone_no_group_is_made():
-    with _processes.joined(torch.device("cpu"), 1.0) as processes:
-        assert processes == _processes.Processes(0, 1)
+    assert _processes.joined(torch.device("cpu"), 1.0) == _processes.Processes(0, 1)
     assert not torch.distributed.is_initialized()
 
 

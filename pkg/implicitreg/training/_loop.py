@@ -98,7 +98,8 @@ def run(
     data = resident("train", train, dtype, where)
     model.to(device=where, memory_format=torch.channels_last if data.inputs.ndim == 4 else torch.preserve_format)
     tests = None if test is None else resident("test", test, dtype, where)
-    with _processes.joined(where, timeout) as processes, _forked(where) as generators:
+    processes = _processes.joined(where, timeout)
+    with _forked(where) as generators:
         task = _Task(model, loss or partial(F.cross_entropy, reduction="none"), data, tests,
                      _chunk(chunk, data, where), precision == "bfloat16", processes, generators, seed)  # fmt: skip
         if direction and processes.size > 1:
@@ -346,13 +347,33 @@ class _Loop:
                 self.fail(name.removeprefix("model/"), float(array[~np.isfinite(array)][0]), t)
         curves = {key: np.array([row[key] for row in self.rows]) for key in self.rows[0]}
         arrays |= {f"history/{key}": values for key, values in curves.items()}
-        if self.task.processes.first:
-            _checkpoint.save(self.saving.path, arrays, {"step": t, "identity": self.identity(t)})
+        self.write(arrays, {"step": t, "identity": self.identity(t)})
+
+    def write(self, arrays: Mapping[str, np.ndarray], note: Mapping[str, Any]) -> None:
+        """By the first process; the others wait for it, and fail with it."""
+        processes, error = self.task.processes, None
+        if processes.first:
+            try:
+                _checkpoint.save(self.saving.path, arrays, note)
+            except OSError as failure:
+                error = failure
+        failed = processes.sum(torch.tensor(error is not None, dtype=torch.int64, device=self.task.device))
+        if processes.size > 1 and failed:
+            error = error or OSError(None, "checkpoint cannot be written by the first process", str(self.saving.path))
+        if error:
+            raise error
 
     def resume(self, steps: int) -> int:
-        """The step at which to go on: 0 without a file."""
-        if self.saving is None or not self.saving.path.exists():
-            return 0
+        """The step at which to go on, the same in all processes."""
+        t = self.read_file(steps) if self.saving and self.saving.path.exists() else 0
+        processes = self.task.processes
+        if processes.size > 1 and processes.sum(torch.tensor(t, device=self.task.device)) != processes.size * t:
+            raise ValueError(f"checkpoint {self.saving and self.saving.path} is not the same for all processes: "
+                             "expected a folder that all of them see")  # fmt: skip
+        return t
+
+    def read_file(self, steps: int) -> int:
+        """The model, the history and the step of the file."""
         path = self.saving.path
         arrays, note = _checkpoint.load(path)
         t = int(note["step"])
