@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ Weights = Callable[[int], tuple[Any, Any]]
 Direction = Callable[[nn.Module, Loss, Tensor, Tensor, int], Tensor]
 Schedule = Callable[[int], float] | Mapping[int, float]
 
-MODEL = 3  # the stream of what the model draws; streams below it are the weights'
+MODEL, SEEDS = 3, 1024  # the stream of what the model draws (those below it are the weights'); seeds made at once
 IMAGES, VECTORS, ON_CUDA = 100, 1000, 10_000  # examples in a chunk
 EITHER = {torch.float32, torch.float64}
 PRECISIONS = {None: EITHER, "float32": {torch.float32}, "float64": {torch.float64}, "bfloat16": {torch.float32}}
@@ -96,7 +96,7 @@ def run(
     dtype = _checked(model, precision)
     _warn_of_batch_norm(model)
     data = resident("train", train, dtype, where)
-    model.to(device=where, memory_format=torch.channels_last if data.inputs.ndim == 4 else torch.preserve_format)
+    model.to(device=where, memory_format=data.layout)
     tests = None if test is None else resident("test", test, dtype, where)
     processes = _processes.joined(where, timeout)
     with _forked(where) as generators:
@@ -158,15 +158,15 @@ class _Task:
                              "(reduction='none')")  # fmt: skip
         return losses
 
-    def weighted(self, index: Any, w: Any) -> Tensor:
+    def weighted(self, index: Any, w: Any) -> Tensor | float:
         r"""The sum of w_i times loss i, whose gradient is added to ``grad`` of the parameters, chunk by chunk."""
-        parts, total = list(self.parts(index, w)), torch.zeros((), dtype=self.train.dtype, device=self.device)
+        parts, total = list(self.parts(index, w)), 0.0
         for k, (rows, v) in enumerate(parts):
             with apart(self.wrapped, k < len(parts) - 1):
                 x, y = self.train.take(rows)
                 value = (v * self.losses(self.outputs(self.wrapped, x), y)).sum()
                 value.backward()
-            total += value.detach()
+            total = total + value.detach()
         return total
 
     def parts(self, index: Any, w: Any) -> Iterator[tuple[slice | Tensor, Tensor]]:
@@ -174,7 +174,7 @@ class _Task:
         index, w = np.asarray(index), np.asarray(w, dtype=np.float64)
         if index.shape != w.shape or index.ndim != 1:
             raise ValueError(
-                f"weights gives shapes {index.shape} and {w.shape}: expected indices (m,) and weights (m,)"
+                f"weights gives shapes {index.shape} and {w.shape}: expected (m,) each, indices and weights"
             )
         whole = len(index) == len(self.everything) and np.array_equal(index, self.everything)
         share, size = self.processes.share(len(index)), self.processes.size
@@ -192,9 +192,9 @@ class _Task:
 
     def reseed(self, step: int) -> None:
         """What the model itself draws depends on the seed, the step and the process only."""
-        philox = np.random.Philox(key=[self.seed, step], counter=[0, 0, self.processes.rank, MODEL])
+        seed = _seeds(self.seed, self.processes.rank, step // SEEDS)[step % SEEDS]
         for generator in self.generators:
-            generator.manual_seed(int(philox.random_raw()) >> 1)
+            generator.manual_seed(seed)
 
     def update(self, eta: float) -> None:
         moved = [p for p in self.theta if p.grad is not None]
@@ -283,7 +283,7 @@ class _Loop:
         task, eta = self.task, self.eta * self.factor(t)
         task.reseed(t)
         task.forget()
-        with self.memory(), self.told(t):
+        with self.explained(f"in step {t}"):
             if everything is not None:
                 task.direct(self.direction(task.model, task.loss, *everything, t))
             else:
@@ -302,14 +302,14 @@ class _Loop:
 
     def fail(self, what: str, value: float, t: int) -> None:
         kept = f"; {self.saving.path} holds an earlier state" if self.saving and self.saving.path.exists() else ""
-        raise FloatingPointError(f"{what} is {value} at step {t}, with eta = {self.eta * self.factor(t):g}: expected "
-                                 f"finite numbers; a smaller eta may help{kept}")  # fmt: skip
+        raise FloatingPointError(f"{what} is {value} at step {t}, with eta = {self.eta:g}: expected finite numbers; "
+                                 f"a smaller eta may help{kept}")  # fmt: skip
 
     def look(self, t: int) -> None:
         if self.rows and self.rows[-1]["step"] == t:
             return
         self.check(t)
-        with self.memory():
+        with self.explained(f"in the evaluation after step {t}"):
             row = self.task.look()
         for name, value in row.items():
             if not math.isfinite(value):
@@ -317,22 +317,16 @@ class _Loop:
         self.rows.append({"step": t, **row})
 
     @contextmanager
-    def memory(self) -> Iterator[None]:
+    def explained(self, where: str) -> Iterator[None]:
+        """Errors, with where they happened and what may help."""
         try:
             yield
         except torch.OutOfMemoryError as error:
             size = self.task.chunk
             raise torch.OutOfMemoryError(f"chunk = {size} examples at a time do not fit into the memory of the device: "
                                          f"try chunk = {max(1, size // 2)} ({error})") from error  # fmt: skip
-
-    @contextmanager
-    def told(self, t: int) -> Iterator[None]:
-        """Errors of the model and of gradient statistics, with the step."""
-        try:
-            yield
         except Exception as error:
-            error.add_note(f"in step {t}, with eta = {self.eta * self.factor(t):g}; a smaller eta may help where "
-                           "numbers are not finite")  # fmt: skip
+            error.add_note(f"{where}, with eta = {self.eta:g}; a smaller eta may help where numbers are not finite")
             raise
 
     # --- checkpoints
@@ -451,6 +445,12 @@ def _forked(device: torch.device) -> Iterator[list[torch.Generator]]:
     cuda = device.type == "cuda"
     with torch.random.fork_rng([device.index] if cuda else []):
         yield [torch.default_generator, *([torch.cuda.default_generators[device.index]] if cuda else [])]
+
+
+@lru_cache(maxsize=8)
+def _seeds(seed: int, rank: int, block: int) -> list[int]:
+    philox = np.random.Philox(key=[seed, block], counter=[0, 0, rank, MODEL])
+    return (philox.random_raw(SEEDS) >> np.uint64(1)).tolist()
 
 
 def _chunk(chunk: int | None, data: Data, device: torch.device) -> int:

@@ -51,6 +51,8 @@ def joined(device: torch.device, timeout: float) -> Processes:
     launched = int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
     if not dist.is_available() or not (launched or dist.is_initialized()):
         return Processes()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     if not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(seconds=timeout))
     return Processes(dist.get_rank(), dist.get_world_size())
