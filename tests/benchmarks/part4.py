@@ -18,7 +18,7 @@ import torch
 from harness import CPU, WALL, Case, Goal, Task, run, save
 from implicitreg import nets
 from implicitreg.noise.msgd import Weights
-from implicitreg.training import _data, _loop
+from implicitreg.training import _data, _loop, _task
 from implicitreg.training._processes import Processes
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -51,7 +51,7 @@ def ours(problem: str, kind: str, b: int, x: Tensor, y: Tensor) -> Step:
     data = _data.resident("train", (x, y), x.dtype, x.device)
     model = network(problem).to(device=x.device, memory_format=data.layout)
     loss, chunk = partial(F.cross_entropy, reduction="none"), _loop._chunk(None, data, x.device)
-    task = _loop._Task(model, loss, data, None, chunk, False, Processes(), [torch.default_generator], 0)
+    task = _task.Task(model, loss, data, None, chunk, False, Processes(), [torch.default_generator], 0)
     weights, steps = Weights(kind, len(x), b, B=b), count()
     loop = _loop._Loop(task, weights.draw, None, 0.0, lambda step: 1.0, 100, None, {})
     loop.sums = torch.zeros(100, device=x.device)

@@ -160,7 +160,7 @@ def test_every_case_of_part_three_has_its_peers_and_goals():
         assert len(case.problem) <= 60
 
 
-# --- steps with chosen noise --------------------------------------------------------------------------------------------
+# --- steps with chosen noise ----------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -278,6 +278,15 @@ def test_langevin_trains_and_refuses_examples_that_interact(kind):
         train(random, (x, y), kind=kind, b=4, eta=0.3, steps=2, progress=False)
 
 
+@pytest.mark.parametrize("kind", LANGEVIN)
+def test_langevin_says_in_which_step_numbers_are_not_finite(kind):
+    x, y = problem()
+    with pytest.raises(ValueError, match="finite") as caught:
+        train(nets.mlp((5, 3)), (x, y[:, None] * 1.0), kind=kind, b=4, eta=1e3, steps=200, progress=False,
+              loss=lambda outputs, y: (outputs - y).square().sum(1))  # fmt: skip
+    assert any(note.startswith("in step ") and "smaller eta" in note for note in caught.value.__notes__)
+
+
 def test_kinds_of_other_names_are_refused():
     with pytest.raises(ValueError, match="kind = 'sdg': expected one of 'gd'"):
         train(nets.mlp((5, 3)), problem(), kind="sdg", b=1, eta=1.0, steps=1)
