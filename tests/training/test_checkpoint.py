@@ -168,17 +168,38 @@ def test_a_damaged_file_leaves_the_model_alone(tmp_path):
     assert same(state(model), before)
 
 
+def test_other_numbers_in_a_sound_archive_are_refused(tmp_path):
+    file = tmp_path / "c.npz"
+    _checkpoint.save(file, {"model/x": np.arange(5.0)}, {"step": 3, "identity": {}})
+    with np.load(file) as archive:
+        content = dict(archive)
+    for change in (
+        {"model/x": np.arange(5.0) + 1},
+        {"model/y": np.ones(1)},
+        {_checkpoint.NOTE: np.array('{"step": 4}')},
+    ):
+        np.savez(file, **content | change)
+        assert "SHA-256" in refusal(file)
+    np.savez(file, **content)
+    assert not refusal(file)
+
+
 class Trap:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
     def __reduce__(self):
-        return os.mkdir, ("/tmp/implicitreg-trap",)
+        return os.mkdir, (self.folder,)
 
 
 def test_nothing_in_a_file_is_executed(tmp_path):
-    file = tmp_path / "c.npz"
-    np.savez(file, **{"model/x": np.array([Trap()], dtype=object), _checkpoint.NOTE: np.array("{}")})
+    file, trap = tmp_path / "c.npz", Trap(str(tmp_path / "trap"))
+    np.savez(file, **{"model/x": np.array([trap], dtype=object), _checkpoint.NOTE: np.array("{}")})
     with pytest.raises(ValueError, match="no checkpoint"):
         go(mlp(), file)
-    assert not Path("/tmp/implicitreg-trap").exists()
+    assert not (tmp_path / "trap").exists()
 
 
 @pytest.mark.parametrize(
