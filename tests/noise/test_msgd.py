@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from implicitreg import nets, training
-from implicitreg.noise import msgd, sampling
+from implicitreg.noise import msgd
 from implicitreg.noise.msgd import KINDS, LANGEVIN, Weights, train
 from noise import laws
 from scipy import stats
@@ -276,6 +276,15 @@ def test_langevin_trains_and_refuses_examples_that_interact(kind):
     random = torch.nn.Sequential(nets.mlp((5, 3)), torch.nn.Dropout(0.5))
     with pytest.raises(ValueError, match="draws a new mask"):
         train(random, (x, y), kind=kind, b=4, eta=0.3, steps=2, progress=False)
+
+
+@pytest.mark.parametrize("kind", LANGEVIN)
+def test_langevin_says_in_which_step_numbers_are_not_finite(kind):
+    x, y = problem()
+    with pytest.raises(ValueError, match="finite") as caught:
+        train(nets.mlp((5, 3)), (x, y[:, None] * 1.0), kind=kind, b=4, eta=1e3, steps=200, progress=False,
+              loss=lambda outputs, y: (outputs - y).square().sum(1))  # fmt: skip
+    assert any(note.startswith("in step ") and "smaller eta" in note for note in caught.value.__notes__)
 
 
 def test_kinds_of_other_names_are_refused():

@@ -59,8 +59,8 @@ def same_history(a, b):
 @pytest.mark.parametrize("make", [mlp, shaky])
 @pytest.mark.parametrize("kind", ["gaussian_cov", "sgd", "sgd_epochs", "bernoulli", "minibatch_cov", "gld_iso"])
 def test_going_on_is_not_having_stopped(tmp_path, kind, make):
-    if make is shaky and kind == "gld_iso":
-        pytest.skip("needs examples that do not interact")
+    if make is shaky and kind in ("gld_iso", "bernoulli"):
+        pytest.skip("needs examples that do not interact, or batches of more than one")
     whole, part = make(), make()
     expected = go(whole, None, kind=kind)
     go(part, tmp_path / "c.npz", kind=kind, steps=13)
@@ -133,46 +133,73 @@ def damaged(raw):
     yield file.getvalue()
 
 
-def test_a_damaged_file_is_a_value_error_that_names_it_or_the_same_content(tmp_path):
-    """Bytes that nobody reads, such as times in the archive, may change."""
+def refusal(file):
+    """What `load` says of the file, or nothing."""
+    try:
+        _checkpoint.load(file)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def test_a_damaged_file_is_refused_by_name_unless_its_content_is_the_same(tmp_path):
+    """A few bytes, such as times in the archive, are read by nobody."""
     file = tmp_path / "c.npz"
     _checkpoint.save(file, {"model/x": np.arange(5.0)}, {"step": 3, "identity": {}})
-    raw, refused = file.read_bytes(), 0
-    arrays, note = _checkpoint.load(file)
+    raw, read = file.read_bytes(), []
     for changed in damaged(raw):
         file.write_bytes(changed)
-        try:
-            found, other = _checkpoint.load(file)
-        except ValueError as error:
-            assert str(file) in str(error)
-            refused += 1
+        if said := refusal(file):
+            assert said.startswith(f"checkpoint {file} is damaged")
         else:
-            assert other == note
-            assert np.array_equal(found["model/x"], arrays["model/x"])
-    assert refused > 20
-    assert go_refused(file, b"", "is damaged or no checkpoint")
+            read.append(_checkpoint.load(file))
+    assert len(read) < 10
+    for arrays, note in read:
+        assert note == {"step": 3, "identity": {}}
+        assert np.array_equal(arrays["model/x"], np.arange(5.0))
 
 
-def go_refused(file, content, words):
-    file.write_bytes(content)
-    model = mlp()
+def test_a_damaged_file_leaves_the_model_alone(tmp_path):
+    file, model = tmp_path / "c.npz", mlp()
+    file.write_bytes(b"")
     before = state(model)
-    with pytest.raises(ValueError, match=re.escape(str(file)) + ".*" + words):
+    with pytest.raises(ValueError, match=re.escape(str(file))):
         go(model, file)
-    return same(state(model), before)
+    assert same(state(model), before)
+
+
+def test_other_numbers_in_a_sound_archive_are_refused(tmp_path):
+    file = tmp_path / "c.npz"
+    _checkpoint.save(file, {"model/x": np.arange(5.0)}, {"step": 3, "identity": {}})
+    with np.load(file) as archive:
+        content = dict(archive)
+    for change in (
+        {"model/x": np.arange(5.0) + 1},
+        {"model/y": np.ones(1)},
+        {_checkpoint.NOTE: np.array('{"step": 4}')},
+    ):
+        np.savez(file, **content | change)
+        assert "SHA-256" in refusal(file)
+    np.savez(file, **content)
+    assert not refusal(file)
 
 
 class Trap:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
     def __reduce__(self):
-        return os.mkdir, ("/tmp/implicitreg-trap",)
+        return os.mkdir, (self.folder,)
 
 
 def test_nothing_in_a_file_is_executed(tmp_path):
-    file = tmp_path / "c.npz"
-    np.savez(file, **{"model/x": np.array([Trap()], dtype=object), _checkpoint.NOTE: np.array("{}")})
+    file, trap = tmp_path / "c.npz", Trap(str(tmp_path / "trap"))
+    np.savez(file, **{"model/x": np.array([trap], dtype=object), _checkpoint.NOTE: np.array("{}")})
     with pytest.raises(ValueError, match="no checkpoint"):
         go(mlp(), file)
-    assert not Path("/tmp/implicitreg-trap").exists()
+    assert not (tmp_path / "trap").exists()
 
 
 @pytest.mark.parametrize(
@@ -252,6 +279,7 @@ def test_a_folder_without_permission_is_an_os_error(tmp_path):
 @pytest.mark.parametrize("after", ["loss", "gradient"])
 def test_what_is_no_number_never_reaches_the_file(tmp_path, after):
     """The loss of step 7, or only its gradient, is no number; the file stays at step 6."""
+
     class Faulty(nn.Module):
         def __init__(self):
             super().__init__()

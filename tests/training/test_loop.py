@@ -273,7 +273,7 @@ MEAN = {"loss": lambda outputs, y: F.cross_entropy(outputs, y)}
         ({"model": "m"}, TypeError, "model is a str"),
         ({"model": nn.Flatten()}, ValueError, "no parameters with requires_grad"),
         ({"model": nets.mlp((5, 3)).half()}, ValueError, "model has parameters of float16"),
-        ({"model": nn.Sequential(nets.mlp((5, 4)), nets.mlp((4, 3), dtype=torch.float32))}, ValueError, "of float32, f"),
+        ({"model": nn.Sequential(nets.mlp((5, 4)), nets.mlp((4, 3), dtype=torch.float32))}, ValueError, "float32, f"),
     ],
 )  # fmt: skip
 def test_errors_name_argument_value_expectation(changes, error, words):

@@ -19,7 +19,7 @@ DTYPES = {"float64": 1e-10, "float32": 1e-6}
 
 def problem():
     generator = np.random.default_rng(0)
-    return generator.normal(size=(30, 5)), generator.integers(3, size=30)
+    return generator.normal(size=(31, 5)), generator.integers(3, size=31)
 
 
 def trained(kind, dtype, checkpoint=None, steps=8):
@@ -35,7 +35,12 @@ def launched(*arguments):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    common = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    common = os.environ | {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "WORLD_SIZE": "2",
+        "OMP_NUM_THREADS": "1",
+    }
     return [
         subprocess.Popen([sys.executable, __file__, *map(str, arguments)], stderr=subprocess.PIPE, text=True,
                          env=common | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
@@ -71,8 +76,9 @@ def test_two_processes_compute_what_one_does(tmp_path):
 
 
 def test_when_one_process_dies_the_other_ends_with_an_error(tmp_path):
-    codes, said = ended(launched("dying", tmp_path), 60)
-    assert codes[1] == 7
+    survivor, dying = launched("dying", tmp_path)
+    assert ended([dying], 120)[0] == [7]
+    codes, said = ended([survivor], 60)
     assert codes[0] not in (0, 7), said
     assert "Error" in said[0]
 
@@ -86,8 +92,7 @@ def test_shares_cover_everything_once_and_are_nearly_equal():
 
 
 def test_alone_no_group_is_made():
-    with _processes.joined(torch.device("cpu"), 1.0) as processes:
-        assert processes == _processes.Processes(0, 1)
+    assert _processes.joined(torch.device("cpu"), 1.0) == _processes.Processes(0, 1)
     assert not torch.distributed.is_initialized()
 
 

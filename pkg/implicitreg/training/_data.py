@@ -29,6 +29,11 @@ class Data:
         return x, self.targets[rows]
 
     @property
+    def layout(self) -> torch.memory_format:
+        """That of a model for these inputs."""
+        return torch.channels_last if self.inputs.ndim == 4 else torch.preserve_format
+
+    @property
     def classes(self) -> bool:
         """Whether the targets are classes."""
         return self.targets.ndim == 1 and not self.targets.is_floating_point()

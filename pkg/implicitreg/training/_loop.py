@@ -1,4 +1,4 @@
-"""The loop: gradients of weighted losses summed over chunks, steps, looks at the losses, checkpoints, errors."""
+"""The loop: steps, looks at the losses, checkpoints, and errors that say where."""
 
 from __future__ import annotations
 
@@ -17,18 +17,16 @@ from implicitreg import _validate
 from implicitreg.training import _checkpoint, _processes
 from implicitreg.training._data import Data, resident
 from implicitreg.training._history import History, history
-from implicitreg.training._processes import Processes, apart
+from implicitreg.training._task import Loss, Task, forked, held
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from tqdm import tqdm
 
-Loss = Callable[[Any, Tensor], Tensor]
 Weights = Callable[[int], tuple[Any, Any]]
 Direction = Callable[[nn.Module, Loss, Tensor, Tensor, int], Tensor]
 Schedule = Callable[[int], float] | Mapping[int, float]
 
-MODEL = 3  # the stream of what the model draws; streams below it are the weights'
 IMAGES, VECTORS, ON_CUDA = 100, 1000, 10_000  # examples in a chunk
 EITHER = {torch.float32, torch.float64}
 PRECISIONS = {None: EITHER, "float32": {torch.float32}, "float64": {torch.float64}, "bfloat16": {torch.float32}}
@@ -86,6 +84,7 @@ def run(
     >>> model.weight.item(), h.train_loss.tolist()
     (3.0, [2.5, 1.0])
     """
+    timeout = _validate.number("timeout", timeout, above=0)
     steps, eta = _validate.integer("steps", steps, low=1), _validate.number("eta", eta, above=0)
     seed = _validate.integer("seed", seed, low=0, high=2**64 - 1)
     every = _every("evaluate_every", evaluate_every, -(-steps // 10))
@@ -96,10 +95,11 @@ def run(
     dtype = _checked(model, precision)
     _warn_of_batch_norm(model)
     data = resident("train", train, dtype, where)
-    model.to(device=where, memory_format=torch.channels_last if data.inputs.ndim == 4 else torch.preserve_format)
+    model.to(device=where, memory_format=data.layout)
     tests = None if test is None else resident("test", test, dtype, where)
-    with _processes.joined(where, timeout) as processes, _forked(where) as generators:
-        task = _Task(model, loss or partial(F.cross_entropy, reduction="none"), data, tests,
+    processes = _processes.joined(where, timeout)
+    with forked(where) as generators:
+        task = Task(model, loss or partial(F.cross_entropy, reduction="none"), data, tests,
                      _chunk(chunk, data, where), precision == "bfloat16", processes, generators, seed)  # fmt: skip
         if direction and processes.size > 1:
             raise ValueError(f"{processes.size} processes with direction: expected one, or weights")
@@ -119,132 +119,10 @@ class _Saving:
 
 
 @dataclass(eq=False)
-class _Task:
-    """A model, its loss and its data, on a device: what can be computed of them."""
-
-    model: nn.Module
-    loss: Loss
-    train: Data
-    test: Data | None
-    chunk: int
-    autocast: bool
-    processes: Processes
-    generators: list[torch.Generator]
-    seed: int
-
-    def __post_init__(self) -> None:
-        self.theta = [p for p in self.model.parameters() if p.requires_grad]
-        self.wrapped = self.model
-        self.everything = np.arange(len(self.train))
-
-    @property
-    def device(self) -> torch.device:
-        return self.train.inputs.device
-
-    def outputs(self, model: nn.Module, x: Tensor) -> Any:
-        """Those of the model, in the precision of its parameters."""
-        if not self.autocast:
-            return model(x)
-        with torch.autocast(self.device.type, torch.bfloat16):
-            outputs = model(x)
-        return outputs.to(self.train.dtype) if isinstance(outputs, Tensor) else outputs
-
-    def losses(self, outputs: Any, y: Tensor) -> Tensor:
-        losses = self.loss(outputs, y)
-        if not isinstance(losses, Tensor) or losses.shape != (len(y),):
-            found = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
-            raise ValueError(f"loss returns {found} for {len(y)} examples: expected ({len(y)},), one loss an example "
-                             "(reduction='none')")  # fmt: skip
-        return losses
-
-    def weighted(self, index: Any, w: Any) -> Tensor:
-        r"""The sum of w_i times loss i, whose gradient is added to ``grad`` of the parameters, chunk by chunk."""
-        parts, total = list(self.parts(index, w)), torch.zeros((), dtype=self.train.dtype, device=self.device)
-        for k, (rows, v) in enumerate(parts):
-            with apart(self.wrapped, k < len(parts) - 1):
-                x, y = self.train.take(rows)
-                value = (v * self.losses(self.outputs(self.wrapped, x), y)).sum()
-                value.backward()
-            total += value.detach()
-        return total
-
-    def parts(self, index: Any, w: Any) -> Iterator[tuple[slice | Tensor, Tensor]]:
-        """Rows and weights of this process's chunks; where every example has a weight, rows are not gathered."""
-        index, w = np.asarray(index), np.asarray(w, dtype=np.float64)
-        if index.shape != w.shape or index.ndim != 1:
-            raise ValueError(
-                f"weights gives shapes {index.shape} and {w.shape}: expected indices (m,) and weights (m,)"
-            )
-        whole = len(index) == len(self.everything) and np.array_equal(index, self.everything)
-        share, size = self.processes.share(len(index)), self.processes.size
-        v = self.sent(torch.from_numpy(size * w[share.start : share.stop]).to(self.train.dtype))
-        rows = None if whole else self.sent(torch.from_numpy(index[share.start : share.stop]))
-        for start in range(0, len(share), self.chunk):
-            stop = min(start + self.chunk, len(share))
-            yield slice(share.start + start, share.start + stop) if whole else rows[start:stop], v[start:stop]
-        if not share and size > 1:  # the others wait for this process's gradient, which is zero
-            yield slice(0, 1), torch.zeros(1, dtype=self.train.dtype, device=self.device)
-
-    def sent(self, tensor: Tensor) -> Tensor:
-        """On the device, without waiting for it."""
-        return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor
-
-    def reseed(self, step: int) -> None:
-        """What the model itself draws depends on the seed, the step and the process only."""
-        philox = np.random.Philox(key=[self.seed, step], counter=[0, 0, self.processes.rank, MODEL])
-        for generator in self.generators:
-            generator.manual_seed(int(philox.random_raw()) >> 1)
-
-    def update(self, eta: float) -> None:
-        moved = [p for p in self.theta if p.grad is not None]
-        if moved:
-            with torch.no_grad():
-                torch._foreach_add_(moved, [p.grad for p in moved], alpha=-eta)
-
-    def forget(self) -> None:
-        for p in self.theta:
-            p.grad = None
-
-    def direct(self, flat: Tensor) -> None:
-        """A flat vector as the gradient."""
-        for p, part in zip(self.theta, flat.split([p.numel() for p in self.theta]), strict=True):
-            p.grad = part.view(p.shape)
-
-    def look(self) -> dict[str, float]:
-        """Unweighted mean losses, and accuracies where the targets are classes."""
-        with _evaluating(self.model), torch.no_grad():
-            train = self._means("train", self.train)
-            return train if self.test is None else {**train, **self._means("test", self.test)}
-
-    def _means(self, name: str, data: Data) -> dict[str, float]:
-        sums = torch.zeros(2, dtype=torch.float64, device=self.device)
-        share, classes = self.processes.share(len(data)), data.classes
-        for start in range(share.start, share.stop, self.chunk):
-            x, y = data.take(slice(start, min(start + self.chunk, share.stop)))
-            outputs = self.outputs(self.model, x)
-            sums[0] += self.losses(outputs, y).sum(dtype=torch.float64)
-            classes = classes and isinstance(outputs, Tensor) and outputs.ndim == 2 and outputs.shape[1] > 1
-            if classes:
-                sums[1] += (outputs.argmax(1) == y).sum()
-        loss, right = (self.processes.sum(sums) / len(data)).tolist()
-        return {f"{name}_loss": loss, f"{name}_accuracy": right} if classes else {f"{name}_loss": loss}
-
-    def try_one(self, cross_entropy: bool) -> None:
-        """The loss of one example is a number; classes are those that the model has outputs for."""
-        with _evaluating(self.model), torch.no_grad():
-            x, y = self.train.take(slice(0, 1))
-            outputs = self.outputs(self.model, x)
-            for name, data in (("train", self.train), ("test", self.test)):
-                if cross_entropy and data is not None and data.classes:
-                    _check_classes(name, data.targets, outputs)
-            self.losses(outputs, y)
-
-
-@dataclass(eq=False)
 class _Loop:
     """The steps, and what happens between them."""
 
-    task: _Task
+    task: Task
     weights: Weights | None
     direction: Direction | None
     eta: float
@@ -282,7 +160,7 @@ class _Loop:
         task, eta = self.task, self.eta * self.factor(t)
         task.reseed(t)
         task.forget()
-        with self.memory(), self.told(t):
+        with self.explained(f"in step {t}"):
             if everything is not None:
                 task.direct(self.direction(task.model, task.loss, *everything, t))
             else:
@@ -301,14 +179,14 @@ class _Loop:
 
     def fail(self, what: str, value: float, t: int) -> None:
         kept = f"; {self.saving.path} holds an earlier state" if self.saving and self.saving.path.exists() else ""
-        raise FloatingPointError(f"{what} is {value} at step {t}, with eta = {self.eta * self.factor(t):g}: expected "
-                                 f"finite numbers; a smaller eta may help{kept}")  # fmt: skip
+        raise FloatingPointError(f"{what} is {value} at step {t}, with eta = {self.eta:g}: expected finite numbers; "
+                                 f"a smaller eta may help{kept}")  # fmt: skip
 
     def look(self, t: int) -> None:
         if self.rows and self.rows[-1]["step"] == t:
             return
         self.check(t)
-        with self.memory():
+        with self.explained(f"in the evaluation after step {t}"):
             row = self.task.look()
         for name, value in row.items():
             if not math.isfinite(value):
@@ -316,22 +194,16 @@ class _Loop:
         self.rows.append({"step": t, **row})
 
     @contextmanager
-    def memory(self) -> Iterator[None]:
+    def explained(self, where: str) -> Iterator[None]:
+        """Errors, with where they happened and what may help."""
         try:
             yield
         except torch.OutOfMemoryError as error:
             size = self.task.chunk
             raise torch.OutOfMemoryError(f"chunk = {size} examples at a time do not fit into the memory of the device: "
                                          f"try chunk = {max(1, size // 2)} ({error})") from error  # fmt: skip
-
-    @contextmanager
-    def told(self, t: int) -> Iterator[None]:
-        """Errors of the model and of gradient statistics, with the step."""
-        try:
-            yield
         except Exception as error:
-            error.add_note(f"in step {t}, with eta = {self.eta * self.factor(t):g}; a smaller eta may help where "
-                           "numbers are not finite")  # fmt: skip
+            error.add_note(f"{where}, with eta = {self.eta:g}; a smaller eta may help where numbers are not finite")
             raise
 
     # --- checkpoints
@@ -340,19 +212,39 @@ class _Loop:
         if self.saving is None:
             return
         self.check(t)
-        arrays = {f"model/{name}": tensor.detach().cpu().numpy() for name, tensor in _held(self.task.model).items()}
+        arrays = {f"model/{name}": tensor.detach().cpu().numpy() for name, tensor in held(self.task.model).items()}
         for name, array in arrays.items():
             if array.dtype.kind == "f" and not np.isfinite(array).all():
                 self.fail(name.removeprefix("model/"), float(array[~np.isfinite(array)][0]), t)
         curves = {key: np.array([row[key] for row in self.rows]) for key in self.rows[0]}
         arrays |= {f"history/{key}": values for key, values in curves.items()}
-        if self.task.processes.first:
-            _checkpoint.save(self.saving.path, arrays, {"step": t, "identity": self.identity(t)})
+        self.write(arrays, {"step": t, "identity": self.identity(t)})
+
+    def write(self, arrays: Mapping[str, np.ndarray], note: Mapping[str, Any]) -> None:
+        """By the first process; the others wait for it, and fail with it."""
+        processes, error = self.task.processes, None
+        if processes.first:
+            try:
+                _checkpoint.save(self.saving.path, arrays, note)
+            except OSError as failure:
+                error = failure
+        failed = processes.sum(torch.tensor(error is not None, dtype=torch.int64, device=self.task.device))
+        if processes.size > 1 and failed:
+            error = error or OSError(None, "checkpoint cannot be written by the first process", str(self.saving.path))
+        if error:
+            raise error
 
     def resume(self, steps: int) -> int:
-        """The step at which to go on: 0 without a file."""
-        if self.saving is None or not self.saving.path.exists():
-            return 0
+        """The step at which to go on, the same in all processes."""
+        t = self.read_file(steps) if self.saving and self.saving.path.exists() else 0
+        processes = self.task.processes
+        if processes.size > 1 and processes.sum(torch.tensor(t, device=self.task.device)) != processes.size * t:
+            raise ValueError(f"checkpoint {self.saving and self.saving.path} is not the same for all processes: "
+                             "expected a folder that all of them see")  # fmt: skip
+        return t
+
+    def read_file(self, steps: int) -> int:
+        """The model, the history and the step of the file."""
         path = self.saving.path
         arrays, note = _checkpoint.load(path)
         t = int(note["step"])
@@ -360,7 +252,7 @@ class _Loop:
         if t > steps:
             raise ValueError(f"checkpoint {path} is at step {t}: expected steps >= {t}, got steps = {steps}")
         with torch.no_grad():
-            for name, tensor in _held(self.task.model).items():
+            for name, tensor in held(self.task.model).items():
                 tensor.copy_(torch.from_numpy(arrays[f"model/{name}"]))
         curves = {key.removeprefix("history/"): a.tolist() for key, a in arrays.items() if key.startswith("history/")}
         rows = [dict(zip(curves, values, strict=True)) for values in zip(*curves.values(), strict=True)]
@@ -369,7 +261,7 @@ class _Loop:
 
     def identity(self, t: int) -> dict[str, Any]:
         """What must be equal for a run to go on at step t."""
-        shapes = {f"shape of {name}": [*tensor.shape] for name, tensor in _held(self.task.model).items()}
+        shapes = {f"shape of {name}": [*tensor.shape] for name, tensor in held(self.task.model).items()}
         factors = np.array([self.factor(s) for s in range(t)])
         return {**self.course, **shapes, **self.prints, f"schedule to step {t}": _checkpoint.digest({"": factors})}
 
@@ -398,11 +290,6 @@ def _checked(model: Any, precision: Any) -> torch.dtype:
     return dtypes.pop()
 
 
-def _held(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers by name."""
-    return dict(model.named_parameters()) | dict(model.named_buffers())
-
-
 def _warn_of_batch_norm(model: nn.Module) -> None:
     if any(isinstance(module, _BatchNorm) and module.training for module in model.modules()):
         warnings.warn(
@@ -412,39 +299,10 @@ def _warn_of_batch_norm(model: nn.Module) -> None:
         )
 
 
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """In eval mode; afterwards every module is in the mode it was in."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-
-
-@contextmanager
-def _forked(device: torch.device) -> Iterator[list[torch.Generator]]:
-    """torch's own generators, left at the end as they are now."""
-    cuda = device.type == "cuda"
-    with torch.random.fork_rng([device.index] if cuda else []):
-        yield [torch.default_generator, *([torch.cuda.default_generators[device.index]] if cuda else [])]
-
-
 def _chunk(chunk: int | None, data: Data, device: torch.device) -> int:
     if chunk is not None:
         return _validate.integer("chunk", chunk, low=1)
     return ON_CUDA if device.type == "cuda" else IMAGES if data.inputs.ndim == 4 else VECTORS
-
-
-def _check_classes(name: str, targets: Tensor, outputs: Any) -> None:
-    low, high = int(targets.min()), int(targets.max())
-    if not isinstance(outputs, Tensor) or outputs.ndim != 2:
-        raise ValueError("cross-entropy needs outputs (n, classes): expected a model with these, or a loss")
-    if low < 0 or high >= outputs.shape[1]:
-        raise ValueError(f"targets of {name} are classes from {low} to {high}: expected 0 to {outputs.shape[1] - 1}, "
-                         f"as the model has {outputs.shape[1]} outputs")  # fmt: skip
 
 
 def _words(device: torch.device) -> str:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -47,19 +46,16 @@ def apart(model: nn.Module, yes: bool) -> AbstractContextManager:
     return model.no_sync() if yes and isinstance(model, DistributedDataParallel) else nullcontext()
 
 
-@contextmanager
-def joined(device: torch.device, timeout: float) -> Iterator[Processes]:
-    """The process group that is there, or that of ``torchrun``, left at the end; or this process alone."""
-    if dist.is_available() and dist.is_initialized():
-        yield Processes(dist.get_rank(), dist.get_world_size())
-    elif int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ:
+def joined(device: torch.device, timeout: float) -> Processes:
+    """The process group that is there, or else that of ``torchrun``, which then stays; or this process alone."""
+    launched = int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
+    if not dist.is_available() or not (launched or dist.is_initialized()):
+        return Processes()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(seconds=timeout))
-        try:
-            yield Processes(dist.get_rank(), dist.get_world_size())
-        finally:
-            dist.destroy_process_group()
-    else:
-        yield Processes()
+    return Processes(dist.get_rank(), dist.get_world_size())
 
 
 def device(name: str) -> torch.device:
