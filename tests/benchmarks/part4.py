@@ -14,6 +14,7 @@ from functools import partial
 from itertools import count
 
 import numpy as np
+import replica_cases
 import torch
 from harness import CPU, WALL, Case, Goal, Task, run, save
 from implicitreg import nets
@@ -166,7 +167,8 @@ def main() -> None:
     clock = WALL if gpu else CPU
     torch.set_num_threads(1)
     start = time.monotonic()
-    rows, skipped = run(cases(arguments.device), seeds, 0.2 if arguments.quick else 2.0, clock)
+    everything = cases(arguments.device) + ([] if gpu else replica_cases.CASES)
+    rows, skipped = run(everything, seeds, 0.2 if arguments.quick else 2.0, clock)
     wall_seconds = time.monotonic() - start
     print(f"{sum(row.reached is True for row in rows)} of {sum(row.goal is not None for row in rows)} goals reached, "
           f"in {wall_seconds:.0f} s")  # fmt: skip
