@@ -1,13 +1,17 @@
 """Many networks at once against one after the other, with torch's automatic derivatives."""
 
 import copy
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from implicitreg import ensembles, nets
 from implicitreg.noise import msgd, replicas, sampling
 from implicitreg.noise.replicas import Replica, train
+from strategies import fractions
 from torch import nn
 from torch.nn import functional as F
 
@@ -113,6 +117,36 @@ def test_evaluation_takes_examples_in_pieces(monkeypatch):
     monkeypatch.setattr(replicas, "_ROWS", 5)
     pieces = train([replica("gd")], STARTS, X, Y, steps=1, test=TEST)
     np.testing.assert_allclose(pieces.test_loss, whole.test_loss, rtol=1e-13)
+
+
+@st.composite
+def layers(draw):
+    """Integer weights of two networks, three examples for each, and their weights; much is exactly zero."""
+    widths = [2, *draw(st.lists(st.integers(1, 3), max_size=2)), 2]
+    p = sum((i + 1) * o for i, o in pairwise(widths))
+    numbers = st.integers(-2, 2)
+    theta, x = ([draw(st.lists(numbers, min_size=k, max_size=k)) for _ in range(2)] for k in (p, 6))
+    y = [draw(st.lists(st.integers(0, 1), min_size=3, max_size=3)) for _ in range(2)]
+    w = [draw(st.lists(fractions(4), min_size=3, max_size=3)) for _ in range(2)]
+    as_doubles = (torch.tensor(part, dtype=torch.float64) for part in (theta, x, w))
+    return widths, *as_doubles, torch.tensor(y)
+
+
+@given(layers())
+def test_sums_squares_and_lengths_are_those_of_single_gradients(case):
+    """Where a unit is exactly at its kink, both take the derivative zero."""
+    widths, theta, x, w, y = case
+    x = x.view(2, 3, 2)
+    network = replicas._split(theta, widths)
+    alone = replicas._backward(network, x, y, torch.ones(2, 3, dtype=torch.float64))
+    model = nets.mlp(widths, activation="relu")
+    for r in range(2):
+        nn.utils.vector_to_parameters(theta[r], model.parameters())
+        g = per_example(model, x[r], y[r])
+        weighted = replicas._flat(replicas._sums(replicas._backward(network, x, y, w)))[r]
+        torch.testing.assert_close(weighted, g @ w[r], rtol=0, atol=1e-12)
+        torch.testing.assert_close(replicas._flat(replicas._squares(alone))[r], (g**2).sum(1), rtol=0, atol=1e-11)
+        torch.testing.assert_close(replicas._lengths(alone)[r], (g**2).sum(0), rtol=0, atol=1e-11)
 
 
 # Langevin dynamics
