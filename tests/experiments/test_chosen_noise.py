@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from implicitreg import experiments, nets
+from implicitreg import experiments, nets, records
 from implicitreg.experiments import chosen_noise
 from implicitreg.experiments.chosen_noise import METHODS, METRICS, SETTINGS, mislabelled
 
@@ -146,3 +146,48 @@ def test_chosen_noise_ends_where_sgd_does_and_isotropic_noise_where_gd_does(fres
     assert abs(difference - MINUS_SGD[arm]) < 4 * SE
     other = 0.0 if MINUS_SGD[arm] < -1 else MINUS_SGD["gd"]
     assert abs(other - MINUS_SGD[arm]) > 5 * SE
+
+
+# The record against the numbers of a prototype with other draws: the same settings, fixed before the run
+
+PROTOTYPE = {
+    "noisy": {
+        "sgd": (3.65, 0.23), "sgd_without_replacement": (3.99, 0.24), "gaussian_cov": (3.45, 0.28),
+        "gaussian_fisher": (3.51, 0.33), "bernoulli": (3.72, 0.22), "sparse_fisher": (3.79, 0.29),
+        "sparse_cov": (2.98, 0.32), "rademacher": (3.74, 0.26), "student_t": (3.53, 0.41), "large_batch": (0.64, 0.12),
+        "minibatch_cov": (3.69, 0.23), "minibatch_fisher": (3.67, 0.29), "gld_iso": (0.42, 0.19),
+        "gld_diag": (0.14, 0.23),
+    },
+    "clean": {
+        "sgd": (0.88, 0.31), "sgd_without_replacement": (1.11, 0.34), "gaussian_cov": (1.38, 0.12),
+        "gaussian_fisher": (1.13, 0.27), "bernoulli": (1.23, 0.33), "sparse_fisher": (1.19, 0.35),
+        "sparse_cov": (1.00, 0.23), "rademacher": (1.10, 0.35), "student_t": (1.10, 0.25), "large_batch": (0.21, 0.15),
+        "minibatch_cov": (1.07, 0.27), "minibatch_fisher": (0.97, 0.25), "gld_iso": (0.31, 0.11),
+        "gld_diag": (-0.17, 0.21),
+    },
+}  # fmt: skip
+"""Test accuracy minus that of gradient descent, in points, and the standard error."""
+
+
+@pytest.fixture(scope="module")
+def record():
+    return records.load("chosen_noise")
+
+
+def test_the_record_is_of_these_settings_and_this_summary(record):
+    assert record["settings"] == SETTINGS
+    pieces = {unit: record["results"][unit] for unit in chosen_noise.units(SETTINGS)}
+    assert chosen_noise.summary(pieces, SETTINGS) == record["results"]["summary"]
+
+
+@pytest.mark.parametrize(("name", "method"), [(name, method) for name in PROTOTYPE for method in PROTOTYPE[name]])
+def test_the_record_agrees_with_the_prototype(record, name, method):
+    mean, se = (100 * value for value in record["results"]["summary"][name][method]["minus_gd"])
+    expected, spread = PROTOTYPE[name][method]
+    assert abs(mean - expected) < 4 * math.hypot(se, spread)
+
+
+@pytest.mark.parametrize("method", [m for m in METHODS if m not in ("gd", "large_batch", "gld_iso", "gld_diag")])
+def test_in_the_record_noise_of_sgds_covariance_is_far_from_gradient_descent(record, method):
+    mean, se = record["results"]["summary"]["noisy"][method]["minus_gd"]
+    assert mean > 5 * se
