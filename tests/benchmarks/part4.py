@@ -102,7 +102,9 @@ def usual_loop(problem: str, b: int, x: Tensor, y: Tensor) -> Step:
         optimizer.zero_grad()
         F.cross_entropy(model(x[index]), y[index]).backward()
         optimizer.step()
-        return lambda: dense(len(x), index, torch.full((b,), 1 / b)), [p.grad for p in model.parameters()]
+        return lambda: dense(len(x), index, torch.full((b,), 1 / b, dtype=torch.float64)), [
+            p.grad for p in model.parameters()
+        ]
 
     return step
 
