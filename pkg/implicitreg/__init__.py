@@ -28,6 +28,7 @@ __getattr__, __dir__ = attach(
         "problems",
         "records",
         "runbook",
+        "training",
     ],
     {"FiniteProblem": "problems", "check": "checks", "say": "checks", "explain": "ledger"},
 )

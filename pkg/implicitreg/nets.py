@@ -1,8 +1,9 @@
-"""The networks of the experiments: small, seeded, without batch-norm or dropout, so that examples do not interact."""
+"""The networks of the experiments, seeded; examples do not interact, except where batch norm is asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from math import sqrt
 
@@ -10,17 +11,28 @@ import torch
 from implicitreg import _validate
 from torch import nn
 
+_ACTIVATIONS = {"tanh": (nn.Tanh, 1), "relu": (nn.ReLU, 2)}  # and c, the variance of a weight times its fan-in
 
-def mlp(widths: Sequence[int], *, seed: int = 0, dtype: torch.dtype = torch.float64) -> nn.Sequential:
-    r"""A multilayer perceptron with tanh between its layers,
+_GROUP = 8  # channels that are normalized together
 
-    .. math:: f(x) = W_L \tanh(\cdots \tanh(W_1 x + b_1) \cdots) + b_L, \qquad
-              (W_l)_{ij} \sim \mathcal N\big(0, 1/\mathrm{fan\_in}_l\big), \quad b_l = 0.
+
+def mlp(
+    widths: Sequence[int], *, activation: str = "tanh", gain: float = 1.0, seed: int = 0,
+    dtype: torch.dtype = torch.float64,
+) -> nn.Sequential:  # fmt: skip
+    r"""A multilayer perceptron with an activation :math:`\sigma` between its layers,
+
+    .. math:: f(x) = W_L\, \sigma(\cdots \sigma(W_1 x + b_1) \cdots) + b_L, \qquad
+              (W_l)_{ij} \sim \mathcal N\big(0, \gamma^2 c/\mathrm{fan\_in}_l\big), \quad b_l = 0.
 
     Parameters
     ----------
     widths : sequence of at least two int
         Inputs, hidden widths, outputs.
+    activation : {"tanh", "relu"}
+        :math:`\sigma`; c = 1 for tanh and c = 2, after He, for ReLU.
+    gain : float
+        :math:`\gamma > 0`, a factor of all initial weights.
     seed : int
         Seeds the weights. They are drawn in float64 on the CPU, layer by layer, and then rounded to `dtype`.
     dtype : torch.dtype
@@ -29,14 +41,19 @@ def mlp(widths: Sequence[int], *, seed: int = 0, dtype: torch.dtype = torch.floa
     Returns
     -------
     nn.Sequential
-        Of `nn.Linear` and `nn.Tanh`, from inputs ``(n, widths[0])`` to outputs ``(n, widths[-1])``.
+        Of `nn.Linear` and `nn.Tanh` or `nn.ReLU`, from inputs ``(n, widths[0])`` to outputs ``(n, widths[-1])``.
 
     Raises
     ------
     ValueError
-        If there are fewer than two widths, a width or the seed is out of range, or the dtype is another one.
+        If there are fewer than two widths, the activation is unknown, a width, the gain or the seed is out of range,
+        or the dtype is another one.
     TypeError
-        If a width or the seed is no integer.
+        If a width or the seed is no integer, or the gain no number.
+
+    References
+    ----------
+    He et al., Delving Deep into Rectifiers, eq. (10), for c = 2.
 
     Examples
     --------
@@ -47,11 +64,14 @@ def mlp(widths: Sequence[int], *, seed: int = 0, dtype: torch.dtype = torch.floa
     widths = [_validate.integer(f"widths[{i}]", w, low=1) for i, w in enumerate(widths)]
     if len(widths) < 2:
         raise ValueError(f"widths = {widths}: expected at least two, inputs and outputs")
+    _validate.choice("activation", activation, _ACTIVATIONS)
+    unit, c = _ACTIVATIONS[activation]
+    scale = _validate.number("gain", gain, above=0) * sqrt(c)
     generator = _generator(seed, dtype)
     layers: list[nn.Module] = []
     for fan_in, fan_out in pairwise(widths):
-        W = torch.randn(fan_in, fan_out, generator=generator, dtype=torch.float64) / sqrt(fan_in)
-        layers += [_with_weight(nn.Linear(fan_in, fan_out, dtype=dtype), W.T), nn.Tanh()]
+        W = torch.randn(fan_in, fan_out, generator=generator, dtype=torch.float64) / sqrt(fan_in) * scale
+        layers += [_with_weight(nn.Linear(fan_in, fan_out, dtype=dtype), W.T), unit()]
     return nn.Sequential(*layers[:-1])
 
 
@@ -103,6 +123,269 @@ def conv(
     features = channels[-1] * (size // 4) ** 2
     W = torch.randn(classes, features, generator=generator, dtype=torch.float64) / sqrt(features)
     return nn.Sequential(*layers, nn.Flatten(), _with_weight(nn.Linear(features, classes, dtype=dtype), W))
+
+
+def small_conv(
+    classes: int, *, channels: int = 1, size: int = 28, seed: int = 0, dtype: torch.dtype = torch.float64
+) -> nn.Sequential:
+    r"""The small convolutional network of Wu et al.: twice 5 × 5 convolution to 10 channels, 2 × 2 max-pooling, ReLU;
+    then 50 hidden units, ReLU, and the outputs.
+
+    .. math:: W \sim \mathcal N\big(0, 2/\mathrm{fan\_in}\big), \qquad
+              W_{\mathrm{last}} \sim \mathcal N\big(0, 1/\mathrm{fan\_in}\big), \qquad b = 0.
+
+    Parameters
+    ----------
+    classes : int
+        Number of outputs.
+    channels, size : int
+        Of the images: channels, and height and width in pixels, at least 16.
+    seed : int
+        Seeds the weights. They are drawn in float64 on the CPU, layer by layer, and then rounded to `dtype`.
+    dtype : torch.dtype
+        ``torch.float64`` or ``torch.float32``.
+
+    Returns
+    -------
+    nn.Sequential
+        From inputs ``(n, channels, size, size)`` to outputs ``(n, classes)``.
+
+    Raises
+    ------
+    ValueError
+        If an integer is out of range or the dtype is another one.
+    TypeError
+        If an integer is none.
+
+    References
+    ----------
+    Wu et al., On the Noisy Gradient Descent that Generalizes as SGD, Figure 1 (a). Theirs starts from weights and
+    biases of standard deviation 0.02, on inputs from 0 to 255.
+
+    Examples
+    --------
+    >>> sum(p.numel() for p in small_conv(10).parameters())
+    11330
+    """
+    classes, channels = _validate.integer("classes", classes, low=1), _validate.integer("channels", channels, low=1)
+    side = ((_validate.integer("size", size, low=16) - 4) // 2 - 4) // 2
+    layers = [
+        nn.Conv2d(channels, 10, 5, dtype=dtype), nn.MaxPool2d(2), nn.ReLU(),
+        nn.Conv2d(10, 10, 5, dtype=dtype), nn.MaxPool2d(2), nn.ReLU(), nn.Flatten(),
+        nn.Linear(10 * side**2, 50, dtype=dtype), nn.ReLU(), nn.Linear(50, classes, dtype=dtype),
+    ]  # fmt: skip
+    return _he(nn.Sequential(*layers), _generator(seed, dtype))
+
+
+def vgg11(
+    classes: int, *, channels: int = 3, width: int = 64, seed: int = 0, dtype: torch.dtype = torch.float64
+) -> nn.Sequential:
+    r"""VGG-11 for images of 32 × 32 pixels, without batch norm and without dropout.
+
+    Eight 3 × 3 convolutions to w, 2w, 4w, 4w, 8w, 8w, 8w, 8w channels, ReLU after each, 2 × 2 max-pooling after the
+    first, second, fourth, sixth and eighth; two layers of 8w hidden units, ReLU; the outputs. Weights as in
+    `small_conv`.
+
+    Parameters
+    ----------
+    classes : int
+        Number of outputs.
+    channels : int
+        Of the images.
+    width : int
+        w, the channels after the first convolution.
+    seed, dtype
+        As in `small_conv`.
+
+    Returns
+    -------
+    nn.Sequential
+        From inputs ``(n, channels, 32, 32)`` to outputs ``(n, classes)``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As in `small_conv`.
+
+    References
+    ----------
+    Simonyan and Zisserman, Very Deep Convolutional Networks, Table 1 (A); with the head of Wu et al., On the Noisy
+    Gradient Descent that Generalizes as SGD, Figures 1 (b) and 2 (a).
+
+    Examples
+    --------
+    >>> sum(p.numel() for p in vgg11(10, dtype=torch.float32).parameters())
+    9750922
+    """
+    classes, channels = _validate.integer("classes", classes, low=1), _validate.integer("channels", channels, low=1)
+    w = _validate.integer("width", width, low=1)
+    generator = _generator(seed, dtype)
+    layers: list[nn.Module] = []
+    before = channels
+    for stage in ((w,), (2 * w,), (4 * w, 4 * w), (8 * w, 8 * w), (8 * w, 8 * w)):
+        for after in stage:
+            layers += [nn.Conv2d(before, after, 3, padding=1, dtype=dtype), nn.ReLU()]
+            before = after
+        layers.append(nn.MaxPool2d(2))
+    layers.append(nn.Flatten())
+    for _ in range(2):
+        layers += [nn.Linear(8 * w, 8 * w, dtype=dtype), nn.ReLU()]
+    return _he(nn.Sequential(*layers, nn.Linear(8 * w, classes, dtype=dtype)), generator)
+
+
+def resnet18(
+    classes: int, *, channels: int = 3, width: int = 64, norm: str = "group", ghost: int | None = None, seed: int = 0,
+    dtype: torch.dtype = torch.float64,
+) -> nn.Sequential:  # fmt: skip
+    r"""ResNet-18 for small images: a 3 × 3 convolution without pooling, then four stages of two residual blocks.
+
+    A block is :math:`\mathrm{relu}(x' + N(C(\mathrm{relu}(N(C x)))))` with 3 × 3 convolutions C without biases and
+    normalizations N; x' is x, or N of a 1 × 1 convolution where the shape changes. The stages have w, 2w, 4w, 8w
+    channels, and all but the first halve height and width; then comes the mean over the image, and the outputs. Weights
+    as in `small_conv`; normalizations start as such, with factors one and shifts zero.
+
+    With batch norm in train mode the examples of a batch interact: its gradient is no weighted sum of gradients of
+    single examples, :math:`G W`, and what is said of the covariance of the noise in `implicitreg.noise` *does not
+    hold*; even the mean over all mini-batches is not the gradient of the full batch. With group norm all of it holds.
+
+    Parameters
+    ----------
+    classes : int
+        Number of outputs.
+    channels : int
+        Of the images.
+    width : int
+        w, a multiple of 8.
+    norm : {"group", "batch"}
+        ``"group"``: over groups of 8 channels of one example. ``"batch"``: over the examples of a batch in train mode;
+        in eval mode with running averages.
+    ghost : int, optional
+        With batch norm: statistics are those of blocks of so many consecutive examples of the batch, the last of which
+        may be smaller; by default of the whole batch.
+    seed, dtype
+        As in `small_conv`.
+
+    Returns
+    -------
+    nn.Sequential
+        From inputs ``(n, channels, H, W)`` to outputs ``(n, classes)``.
+
+    Raises
+    ------
+    ValueError
+        If the norm is unknown, ghost is given with group norm, an integer is out of range, or the dtype is another one.
+    TypeError
+        If an integer is none.
+
+    References
+    ----------
+    He et al., Deep Residual Learning, with the stem for CIFAR-10 that Wu et al., On the Noisy Gradient Descent that
+    Generalizes as SGD, use in Figures 1 (c), 2 (b) and 2 (c), with batch norm. Wu and He, Group Normalization. Hoffer
+    et al., Train Longer, Generalize Better, for ghost batches.
+
+    Examples
+    --------
+    >>> [sum(p.numel() for p in resnet18(10, norm=n, dtype=torch.float32).parameters()) for n in ("batch", "group")]
+    [11173962, 11173962]
+    """
+    classes, channels = _validate.integer("classes", classes, low=1), _validate.integer("channels", channels, low=1)
+    w = _validate.integer("width", width, low=_GROUP)
+    if w % _GROUP:
+        raise ValueError(f"width = {w}: expected a multiple of {_GROUP}, the channels of a group")
+    generator = _generator(seed, dtype)
+    normal = _normalization(norm, ghost, dtype)
+    blocks, before = [], w
+    for stage, after in enumerate((w, 2 * w, 4 * w, 8 * w)):
+        for first in (True, False):
+            blocks.append(_Residual(before, after, 2 if first and stage > 0 else 1, normal, dtype))
+            before = after
+    stem = [nn.Conv2d(channels, w, 3, padding=1, bias=False, dtype=dtype), normal(w), nn.ReLU()]
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8 * w, classes, dtype=dtype)]
+    return _he(nn.Sequential(*stem, *blocks, *head), generator)
+
+
+class GhostBatchNorm(nn.BatchNorm2d):
+    """Batch norm whose statistics in train mode are those of blocks of ``ghost`` consecutive examples.
+
+    Parameters
+    ----------
+    channels : int
+        Of the inputs (n, channels, H, W).
+    ghost : int
+        Examples in a block; the last block of a batch may be smaller. The running averages, which eval mode uses, are
+        updated once a block.
+    dtype : torch.dtype
+        Of the parameters.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If ghost is no positive integer.
+
+    References
+    ----------
+    Hoffer et al., Train Longer, Generalize Better, Algorithm 1.
+
+    Examples
+    --------
+    Each of two blocks has mean zero by itself:
+
+    >>> x = torch.tensor([1.0, 3.0, 10.0, 30.0]).view(4, 1, 1, 1)
+    >>> GhostBatchNorm(1, 2)(x).flatten().round(decimals=4).tolist()
+    [-1.0, 1.0, -1.0, 1.0]
+    """
+
+    def __init__(self, channels: int, ghost: int, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__(channels, dtype=dtype)
+        self.ghost = _validate.integer("ghost", ghost, low=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.training:
+            return super().forward(x)
+        return torch.cat([super(GhostBatchNorm, self).forward(block) for block in x.split(self.ghost)])
+
+
+class _Residual(nn.Module):
+    """Two convolutions beside a shortcut."""
+
+    def __init__(self, before: int, after: int, stride: int, normal: Callable, dtype: torch.dtype) -> None:
+        super().__init__()
+
+        def convolution(channels: int, size: int, stride: int) -> nn.Conv2d:
+            return nn.Conv2d(channels, after, size, stride, padding=size // 2, bias=False, dtype=dtype)
+
+        self.branch = nn.Sequential(
+            convolution(before, 3, stride), normal(after), nn.ReLU(), convolution(after, 3, 1), normal(after)
+        )
+        changes = stride > 1 or before != after
+        self.shortcut = nn.Sequential(convolution(before, 1, stride), normal(after)) if changes else nn.Identity()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (self.shortcut(x) + self.branch(x)).relu()
+
+
+def _normalization(norm: str, ghost: int | None, dtype: torch.dtype) -> Callable[[int], nn.Module]:
+    """Makes normalizations of so many channels."""
+    _validate.choice("norm", norm, ("group", "batch"))
+    if norm == "group":
+        if ghost is not None:
+            raise ValueError(f"ghost = {ghost} with norm = 'group': expected None; its examples do not interact")
+        return lambda channels: nn.GroupNorm(channels // _GROUP, channels, dtype=dtype)
+    if ghost is None:
+        return partial(nn.BatchNorm2d, dtype=dtype)
+    return partial(GhostBatchNorm, ghost=ghost, dtype=dtype)
+
+
+def _he(model: nn.Module, generator: torch.Generator) -> nn.Module:
+    """Weights of variance 2/fan-in, in the last layer 1/fan-in; biases zero."""
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
+    with torch.no_grad():
+        for layer in layers:
+            W = torch.randn(layer.weight.shape, generator=generator, dtype=torch.float64)
+            layer.weight.copy_(W * sqrt((1 if layer is layers[-1] else 2) / W[0].numel()))
+            if layer.bias is not None:
+                layer.bias.zero_()
+    return model
 
 
 def _generator(seed: int, dtype: torch.dtype) -> torch.Generator:

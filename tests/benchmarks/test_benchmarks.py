@@ -5,6 +5,7 @@ import numpy as np
 import part1
 import part2
 import part3
+import part4
 import pytest
 import torch
 from harness import Goal, Row, Task, Unusable
@@ -157,6 +158,38 @@ def test_every_case_of_part_three_has_its_peers_and_goals():
     for case in part3.particle_cases(quick=True):
         assert set(case.goals) <= {*part3.WAYS, part3.PLAIN}
         assert len(case.problem) <= 60
+
+
+# --- steps with chosen noise ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """Thirty images."""
+    examples = part4.examples
+    monkeypatch.setattr(part4, "examples", lambda problem, seed: tuple(a[:30] for a in examples(problem, seed)))
+
+
+@pytest.mark.parametrize("problem", [part4.CONV, part4.MLP], ids=["conv", "mlp"])
+@pytest.mark.parametrize("kind", ["gaussian_cov", "sgd", "bernoulli", "minibatch_cov"])
+def test_steps_and_those_of_peers_have_the_gradient(kind, problem, few):
+    peers = [part4.GD, part4.PLAIN, part4.SUPPORT, part4.EVERY, part4.SGD]
+    task = part4.step(problem, kind, 10, peers, "cpu", 0)
+    for call in (task.ours, *task.peers.values()):
+        for _ in range(2):
+            assert task.error(call()) < 1e-12
+
+
+def test_the_gradient_of_another_step_is_seen(few):
+    task = part4.step(part4.MLP, "sgd", 10, [], "cpu", 0)
+    step = task.ours()
+    (W, _), (_, g) = step(), step()
+    assert task.error(lambda: (W, g)) > 0.1
+
+
+def test_every_case_of_part_four_has_its_peers_and_goals():
+    for case in part4.cases("cpu"):
+        assert set(case.goals) <= set(case.make.args[3])
 
 
 def test_wall_time_may_be_asked_for():

@@ -7,7 +7,7 @@ import sys
 import time
 from importlib import import_module
 from pathlib import Path
-from types import SimpleNamespace
+from types import FunctionType, SimpleNamespace
 
 import pytest
 import torch
@@ -113,6 +113,25 @@ def test_settings_with_tuples_resume_too(toy):
     interrupted(toy, at="x=3")
     toy.run()
     assert toy.calls == ["x=3"]
+
+
+def test_a_device_changes_settings_and_data_change_them_more(toy):
+    toy.FOR_DEVICE = {"cuda": {"numbers": [10, 20], "more": 1}, "cpu": {"numbers": [30]}}
+    asked = ("digits", "cuda", False), ("mnist", "cuda", False), ("digits", "cpu", False), ("mnist", "cuda", True)
+    settings = [_runner._settings(toy, data, torch.device(device), quick) for data, device, quick in asked]
+    assert [s["numbers"] for s in settings] == [[10, 20], [4], [30], [5]]
+    assert [s.get("more") for s in settings] == [1, 1, None, 1]
+
+
+def test_the_file_that_measures_counts_as_source(toy, tmp_path):
+    """An experiment may take its measuring from a file that it shares with others."""
+    shared = tmp_path / "shared.py"
+    shared.write_text("first version")
+    toy.measure = FunctionType(toy.units.__code__.replace(co_filename=str(shared)), {})
+    before = _runner._identity(toy, {}, torch.device("cpu"))
+    assert before == _runner._identity(toy, {}, torch.device("cpu"))
+    shared.write_text("second version")
+    assert before != _runner._identity(toy, {}, torch.device("cpu"))
 
 
 def test_quick_runs_print_and_write_nothing(toy, capsys):

@@ -12,6 +12,8 @@ Each experiment is a module with
     What ``--quick`` changes in the settings, so that the run takes seconds.
 ``FOR_DATA``
     (optional) what other data change in the settings, a dictionary for each data set by the name that `tag` gives it.
+``FOR_DEVICE``
+    (optional) what another kind of device changes, ``{"cuda": …}``; data change more than it, and ``QUICK`` more still.
 ``units(settings) -> list[str]``
     The names of independent pieces of work: none needs what another has left, and with ``--jobs`` or ``--dask`` they
     run side by side in processes of their own.
@@ -26,7 +28,7 @@ from implicitreg._lazy import attach
 
 NAMES = (
     "drift_slope", "growth", "imitation", "one_step_gap", "preconditioner", "regularized", "tracking",
-    "diagram_predictions",
+    "diagram_predictions", "chosen_noise", "noise_small_conv", "noise_vgg11", "noise_resnet18",
 )  # fmt: skip
 
 __getattr__, __dir__ = attach(

@@ -99,8 +99,8 @@ def run(
     The error of a piece has a note (PEP 678) that names the piece.
     """
     module = _module(name)
-    settings = _settings(module, data, quick)
     where = _device(device)
+    settings = _settings(module, data, where, quick)
     jobs = _workers(jobs, dask, where)
     title = name if settings["data"] == module.SETTINGS["data"] else f"{name}_{tag(settings['data'])}"
     path = None if quick else (unfinished or UNFINISHED) / f"{title}.json"
@@ -260,10 +260,11 @@ def _module(name: str) -> ModuleType:
     return importlib.import_module(f"implicitreg.experiments.{name}")
 
 
-def _settings(module: ModuleType, data: str | None, quick: bool) -> dict[str, Any]:
+def _settings(module: ModuleType, data: str | None, device: torch.device, quick: bool) -> dict[str, Any]:
     data = module.SETTINGS["data"] if data is None else data
+    there = getattr(module, "FOR_DEVICE", {}).get(device.type, {})
     changes = getattr(module, "FOR_DATA", {}).get(tag(data), {})
-    return {**module.SETTINGS, **changes, **(module.QUICK if quick else {}), "data": data}
+    return {**module.SETTINGS, **there, **changes, **(module.QUICK if quick else {}), "data": data}
 
 
 def _device(device: str) -> torch.device:
@@ -278,7 +279,8 @@ def _words(device: torch.device) -> str:
 
 
 def _identity(module: ModuleType, settings: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    source = hashlib.sha256(Path(module.__file__).read_bytes()).hexdigest()
+    files = dict.fromkeys([module.__file__, module.measure.__code__.co_filename])  # several modules can share it
+    source = hashlib.sha256(b"".join(Path(file).read_bytes() for file in files)).hexdigest()
     return {"settings": json.loads(json.dumps(settings)), "device": _words(device), "source": source}
 
 

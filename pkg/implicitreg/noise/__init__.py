@@ -2,4 +2,4 @@
 
 from implicitreg._lazy import attach
 
-__getattr__, __dir__ = attach(__name__, ["cumulants", "escape", "leastsquares", "sampling"])
+__getattr__, __dir__ = attach(__name__, ["cumulants", "escape", "leastsquares", "msgd", "replicas", "sampling"])
