@@ -281,6 +281,25 @@ def test_reshuffled_epochs_as_well():
     check("ours-imitation-every-set", measured=observed(imitator(KINDS, steps=6)).coef, predicted=sgd, atol=1e-10)
 
 
+@pytest.mark.parametrize("epochs", [1, 2])
+@pytest.mark.parametrize("B", [2, 4])
+def test_imitation_of_batches(B, epochs):
+    """The penalty η/4 (1/B − 1/N) S, S = Σ |g_n − mean|²/(N − 1), on four examples."""
+    data, K = (*KINDS, (0.3, -1.0, 2.0)), 4 // B
+    batches = np.kron(np.eye(K), np.full((1, B), 1 / B))
+    shuffles = [batches[:, list(o)] for o in permutations(range(4))]
+    mean = lambda orders: np.mean([observed(run(data, W)).coef for W in orders], axis=0)  # noqa: E731
+    gdc = observed(imitator(data, factor=(1 / B - 1 / 4) * 4 / 3, steps=epochs * K)).coef
+    repeated = [np.vstack([W] * epochs) for W in shuffles]
+    anew = [np.vstack(W) for W in product(shuffles, repeat=epochs)]
+    for orders in (repeated, anew):
+        check("ours-imitation-every-set", measured=gdc, predicted=mean(orders), atol=1e-10)
+    if B < 4:
+        with pytest.raises(CheckFailed):
+            check("ours-imitation-every-set", measured=observed(imitator(data, steps=epochs * K)).coef,
+                  predicted=mean(repeated), atol=1e-10)  # fmt: skip
+
+
 def losses_of(way, N):
     return over_sets(N, lambda data: np.mean([test_loss_of(t).coef for t in way(data)], axis=0))
 
