@@ -281,6 +281,25 @@ def test_reshuffled_epochs_as_well():
     check("ours-imitation-every-set", measured=observed(imitator(KINDS, steps=6)).coef, predicted=sgd, atol=1e-10)
 
 
+@pytest.mark.parametrize("epochs", [1, 2])
+@pytest.mark.parametrize("B", [2, 4])
+def test_imitation_of_batches(B, epochs):
+    """The penalty η/4 (1/B − 1/N) S, S = Σ |g_n − mean|²/(N − 1), on four examples."""
+    data, K = (*KINDS, (0.3, -1.0, 2.0)), 4 // B
+    batches = np.kron(np.eye(K), np.full((1, B), 1 / B))
+    shuffles = [batches[:, list(o)] for o in permutations(range(4))]
+    mean = lambda orders: np.mean([observed(run(data, W)).coef for W in orders], axis=0)  # noqa: E731
+    gdc = observed(imitator(data, factor=(1 / B - 1 / 4) * 4 / 3, steps=epochs * K)).coef
+    repeated = [np.vstack([W] * epochs) for W in shuffles]
+    anew = [np.vstack(W) for W in product(shuffles, repeat=epochs)]
+    for orders in (repeated, anew):
+        check("ours-imitation-every-set", measured=gdc, predicted=mean(orders), atol=1e-10)
+    if B < 4:
+        with pytest.raises(CheckFailed):
+            check("ours-imitation-every-set", measured=observed(imitator(data, steps=epochs * K)).coef,
+                  predicted=mean(repeated), atol=1e-10)  # fmt: skip
+
+
 def losses_of(way, N):
     return over_sets(N, lambda data: np.mean([test_loss_of(t).coef for t in way(data)], axis=0))
 
@@ -360,6 +379,28 @@ def test_epochs_differ_by_the_whole_second_moment(N, rounds):
     check("tenka-scaled-rates", measured=found[:2], predicted=[0, 0], atol=1e-12)
     check("tenka-corollary-4", measured=found[2], predicted=N * (rounds - 1) / (4 * rounds) * M["d2"], atol=1e-12)
     check("tenka-sensitivity", measured=found[2], predicted=corollaries.epoch_shift(TOY, N, rounds)[0], atol=1e-12)
+
+
+def on_a_set(data, rounds, reshuffled=False):
+    """On one training set, in the mean over orders: so many epochs at η/rounds minus one epoch at η."""
+    orders = list(permutations(range(len(data))))
+    mean = lambda k, ways: np.mean([  # noqa: E731
+        run(data, np.vstack([single(len(data), o) for o in way]), ETA / k).coef for way in ways], axis=0)  # fmt: skip
+    many = product(orders, repeat=rounds) if reshuffled else [(o,) * rounds for o in orders]
+    return mean(rounds, many) - mean(1, [(o,) for o in orders])
+
+
+def second_moment_slope(data, center=0.0):
+    """The derivative of the mean of |g_n|² over a training set."""
+    return 2 * np.mean([bend(c, Series(START)).coef[0] * (slope(c, Series(START)).coef[0] - center) for c in data])
+
+
+@pytest.mark.parametrize("reshuffled", [False, True], ids=["one order", "reshuffled"])
+@pytest.mark.parametrize("rounds", [2, 3])
+@pytest.mark.parametrize("data", [KINDS[:2], (*KINDS[:2], KINDS[0])], ids=["2", "3"])
+def test_epochs_on_every_training_set(data, rounds, reshuffled):
+    predicted = len(data) * (rounds - 1) / (4 * rounds) * second_moment_slope(data)
+    check("ours-epochs-every-set", measured=on_a_set(data, rounds, reshuffled), predicted=[0, 0, predicted], atol=1e-12)
 
 
 def test_epochs_on_the_plate():
@@ -453,6 +494,9 @@ def control(claim):
             halves(h @ w + b, h)[1], torch.func.grad(spread)(torch.tensor(w), h, b).numpy() / 2),
         "tenka-scaled-rates": lambda: (run(KINDS, np.vstack([flat] * 2)).coef[1], run(KINDS, flat).coef[1]),
         "tenka-corollary-4": lambda: (epochs(2, 2)[2], 2 / 8 * M["dC"]),
+        "ours-epochs-every-set": lambda: (
+            on_a_set(KINDS, 2)[2],
+            3 / 8 * second_moment_slope(KINDS, np.mean([slope(c, Series(START)).coef[0] for c in KINDS]))),
         "tenka-sensitivity": lambda: (epochs(2, 2)[2], corollaries.epoch_shift(TOY, 2, 1)[0]),
         "tenka-epochs-averaging": lambda: (
             np.mean([(1 - 0.05 * a) ** 2 * (1 - 0.05 * b) ** 2 for a, b in product((1, -1), repeat=2)]), 1.0),
@@ -470,7 +514,8 @@ def control(claim):
     "tenka-drift-direction", "tenka-figure-3-center", "ours-fresh-against-descent", "tenka-net-movement",
     "tenka-jump-rates", "ours-imitation-every-set", "tenka-gdc", "tenka-emulate", "ours-whole-epochs",
     "ours-half-split", "tenka-scaled-rates", "tenka-corollary-4", "tenka-sensitivity", "tenka-epochs-averaging",
-    "tenka-epochs-avoid", "ours-imitation-digits", "tenka-figure-3-gdc", "tenka-figure-3-tests", "tenka-4-1-epochs",
+    "tenka-epochs-avoid", "ours-epochs-every-set", "ours-imitation-digits", "tenka-figure-3-gdc",
+    "tenka-figure-3-tests", "tenka-4-1-epochs",
 ])  # fmt: skip
 def test_controls(claim):
     measured, broken = control(claim)
