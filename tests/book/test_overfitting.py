@@ -259,6 +259,10 @@ def test_structure_of_the_noise_decides():
         assert (0 < k < 199) == inside
     places = [of_run(valley(v, "shift"), 0.1, 4, 10)[0] for v in (0.05, 1, 5)]
     assert np.argmax(places) == 2
+    for h in (0.05, 0.5, 2.0):  # a true model: C = h
+        losses = [lambda t, x=x, h=h: h * t[0] ** 2 / 2 + h**0.5 * x * t[0] for x in (1.0, -1.0)]
+        gap = of_run(FiniteProblem(losses, [0.5, 0.5], [0.0]), 0.1, 4, 20)[1]
+        assert gap == pytest.approx((1 - (1 - 0.1 * h) ** 20) / 4, rel=1e-10)
 
 
 def test_one_pass_of_sgd_has_no_peak():
@@ -427,6 +431,9 @@ def test_tuning_helps_where_the_data_say_little_only():
         found, best, none = tuned(h)
         assert best < none
         assert found == pytest.approx(worse * none, rel=0.02)
+    for h in (0.4, 0.6, 0.8, 1.2, 1.5):
+        found, _, none = tuned(h)
+        assert found > 1.001 * none
     for h, share in ((0.03, 1.061), (0.1, 0.976), (0.3, 1.054), (1.0, 0.118)):  # of the loss at zero, 50 h
         assert tuned(h)[0] == pytest.approx(50 * share * h, rel=0.01)
 
