@@ -45,7 +45,7 @@ def change_by_doubling(T, eta, H, G, C):
 RIGHT = {
     "resummation-ways": 128,
     "resummation-floor": lambda eta, h, C: eta * C / (2 * (2 - eta * h)),
-    "resummation-large": [3, 2],
+    "resummation-left": [5, 1],
     "resummation-moments": -56,
     "resummation-next": 8,
     "resummation-three": change,
@@ -58,7 +58,7 @@ WRONG = {
         lambda eta, h, C: eta * C / (2 * h * (2 - eta * h)),
         lambda eta, h, C: eta * C * h / (2 * (2 - eta * h)),
     ],
-    "resummation-large": [[2, 2], [3, 3], [3, 1], [4, 2], [6, 3]],
+    "resummation-left": [[4, 1], [6, 1], [5, 0], [5, 2], [3, 1], [1, 5]],
     "resummation-next": [1, 2, 4, 6, 7],
     "resummation-moments": [-40, -36, -24, 56, -72],
     "resummation-three": [
@@ -76,9 +76,9 @@ def test_ways_in_several_forms(answer):
     assert check("resummation-ways", answer)
 
 
-@pytest.mark.parametrize("answer", [(3, 2), np.array([3.0, 2.0]), [3.0, 2]])
+@pytest.mark.parametrize("answer", [(5, 1), np.array([5.0, 1.0]), [5.0, 1]])
 def test_counts_in_several_forms(answer):
-    assert check("resummation-large", answer)
+    assert check("resummation-left", answer)
 
 
 @pytest.mark.parametrize("answer", [-56.0, np.float32(-56)])

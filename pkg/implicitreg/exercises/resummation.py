@@ -42,9 +42,9 @@ EXERCISES = {
         draw=_bowl,
         hint="one picture; a geometric series, not an integral.",
     ),
-    "resummation-large": Exercise(
-        reference=lambda: [3, 2],
-        hint="count arrows less groups of dots; what does a tied dot with an arrow in stand for?",
+    "resummation-left": Exercise(
+        reference=lambda: [5, 1],
+        hint="which dots stand for G? And what does a tied dot with an arrow in stand for?",
     ),
     "resummation-moments": Exercise(
         reference=lambda: -56,
