@@ -347,17 +347,18 @@ def own_run(capsys, **changes):
     exec(data, space)
     capsys.readouterr()
     exec(cell, space)
-    return [float(x) for x in re.findall(r"leave (\S+)", capsys.readouterr().out)]
+    said = capsys.readouterr().out
+    return [[float(x) for x in re.findall(word, said)] for word in (r"leave (\S+)", r"± ([^\s,]+)")]
 
 
 def test_try_your_own_falls_by_eight(capsys):
-    left_ = own_run(capsys)
-    assert all(6 < a / b < 11 for a, b in pairwise(left_)), left_
+    for falls in own_run(capsys):  # what is left, and its interval (of one printed digit)
+        assert all(6 < a / b < 11 for a, b in pairwise(falls)), falls
 
 
 def test_try_your_own_with_rectifiers_warns_and_falls_by_less(capsys):
     with pytest.warns(UserWarning, match="kinks"):
-        left_ = own_run(capsys, **{"torch.nn.Tanh()": "torch.nn.ReLU()"})
+        left_, _ = own_run(capsys, **{"torch.nn.Tanh()": "torch.nn.ReLU()"})
     assert all(a / b < 7 for a, b in pairwise(left_)), left_
 
 
