@@ -27,7 +27,6 @@ def chances(G, power=1.0, centre=False):
 
 RIGHT = {
     "sampling-three": (1, 1 / 3),
-    "sampling-backwards": stats.norm.cdf(-2),
     "sampling-negative": stats.norm.cdf(-np.sqrt(10 / 299)),
     "sampling-bell": weights,
     "sampling-million": noise,
@@ -37,8 +36,6 @@ RIGHT = {
 OTHER_FORMS = [
     ("sampling-three", [1, 1 / 3]),
     ("sampling-three", np.array([1.0, 1 / 3])),
-    ("sampling-backwards", 0.0228),
-    ("sampling-backwards", np.float64(0.02275)),
     ("sampling-negative", 0.4274),
     ("sampling-negative", stats.norm.cdf(-np.sqrt(10 / 300))),
     ("sampling-bell", lambda eps, b: list(weights(eps, b))),
@@ -50,7 +47,6 @@ OTHER_FORMS = [
 ]
 WRONG = {
     "sampling-three": [(1 / 3, 1), (1, 1 / 4), (1, 1), (3, 1), (1, 0), (1, 3)],
-    "sampling-backwards": [0.0, 0.5, stats.norm.cdf(-4), stats.norm.cdf(-1), 2 * stats.norm.cdf(-2)],
     "sampling-negative": [0.0, 0.5, stats.norm.cdf(-np.sqrt(10)), stats.norm.cdf(-10 / 300), stats.norm.cdf(-2)],
     "sampling-bell": [
         lambda eps, b: weights(eps, b, power=1.0),

@@ -67,12 +67,6 @@ EXERCISES = {
         hint="what does one draw have, and what remains of it in the mean of three? For different examples there is "
         "a factor more; it is 1 at b = 1 and 0 at b = n.",
     ),
-    "sampling-backwards": Exercise(
-        reference=lambda: float(stats.norm.cdf(-2)),
-        judge=_share,
-        hint="only one tail counts, and standard deviations are not variances. Look at what stands in front of g when "
-        "the noise is added to the mean step.",
-    ),
     "sampling-negative": Exercise(
         reference=lambda: float(stats.norm.cdf(-np.sqrt(10 / 299))),
         judge=_share,
