@@ -10,9 +10,17 @@ from scipy import stats
 
 def weights(eps, b, *, power=0.5, less=1, centre=True, mean=True):
     """The answer of the solution; each option is a mistake."""
-    n = len(eps)
+    n = eps.shape[1]
     scale = ((n - b) / (n - less)) ** power / math.sqrt(b * n)
-    return mean / n + scale * (eps - centre * eps.mean())
+    return mean / n + scale * (eps - centre * eps.mean(1, keepdims=True))
+
+
+def by_cholesky(eps, b):
+    """Another root: n - 1 numbers suffice."""
+    n = eps.shape[1]
+    L = np.linalg.cholesky((np.eye(n) - 1 / n)[1:, 1:] * (n - b) / (n - 1) / (b * n))
+    rest = 1 / n + eps[:, 1:] @ L.T
+    return np.hstack([1 - rest.sum(1, keepdims=True), rest])
 
 
 def noise(G, kappa, c, *, less=True, total=True, outer=1.0):
@@ -38,8 +46,9 @@ OTHER_FORMS = [
     ("sampling-three", np.array([1.0, 1 / 3])),
     ("sampling-negative", 0.4274),
     ("sampling-negative", stats.norm.cdf(-np.sqrt(10 / 300))),
-    ("sampling-bell", lambda eps, b: list(weights(eps, b))),
-    ("sampling-bell", lambda eps, b: weights(eps - eps.mean(), b)),
+    ("sampling-bell", lambda eps, b: weights(eps, b).tolist()),
+    ("sampling-bell", lambda eps, b: weights(-eps, b)),
+    ("sampling-bell", lambda eps, b: by_cholesky(eps, b) if b < eps.shape[1] else weights(eps, b)),
     ("sampling-million", lambda G, kappa, c: np.asarray(noise(G, kappa, c)).tolist()),
     ("sampling-million", lambda G, kappa, c: kappa * G @ G.T + c * (np.outer(G.sum(1), G.sum(1)) - G @ G.T)),
     ("sampling-nobody", [0.0625, 0.375, 1.0]),
@@ -54,6 +63,9 @@ WRONG = {
         lambda eps, b: weights(eps, b, less=0),
         lambda eps, b: weights(eps, b, centre=False),
         lambda eps, b: weights(eps, b, mean=False),
+        lambda eps, b: (
+            weights(eps.T, b).T if eps.shape[0] == eps.shape[1] else weights(eps - eps.mean(0), b, centre=False)
+        ),
     ],
     "sampling-million": [
         lambda G, kappa, c: noise(G, kappa, c, less=False),
@@ -61,7 +73,13 @@ WRONG = {
         lambda G, kappa, c: noise(G, kappa, c, outer=0.0),
         lambda G, kappa, c: noise(G, kappa, c) / G.shape[1],
     ],
-    "sampling-nobody": [(math.exp(-2), 3 / 8, 1), (0, 3 / 8, 1), (1 / 16, 1, 1), (1 / 16, 3 / 8, 1.5), (1 / 4, 1 / 2, 1)],
+    "sampling-nobody": [
+        (math.exp(-2), 3 / 8, 1),
+        (0, 3 / 8, 1),
+        (1 / 16, 1, 1),
+        (1 / 16, 3 / 8, 1.5),
+        (1 / 4, 1 / 2, 1),
+    ],
     "sampling-chances": [
         lambda G: chances(G, power=0.0),
         lambda G: chances(G, power=2.0),
