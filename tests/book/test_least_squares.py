@@ -83,7 +83,7 @@ def random_pairs(cases=60, seed=2, sign=1):
     rng, found = np.random.default_rng(seed), []
     for _ in range(cases):
         low, up = rng.uniform([0.1, 1], [1, 2]), rng.uniform(0.01, 0.5, 2)
-        at = [leastsquares.run(SMALL, *pair, 0.3, 8, START).moment for pair in (low, low + [sign * up[0], up[1]])]
+        at = [leastsquares.run(SMALL, *pair, 0.3, 8, START).moment for pair in (low, low + up * [sign, 1])]
         found.append(np.linalg.eigvalsh(at[1] - at[0])[0])
     return min(found)
 
