@@ -92,6 +92,48 @@ def test_larger_numbers_mean_larger_errors():
     check("ours-larger-numbers", measured=random_pairs(), above=0.0)
 
 
+def average_gains(cases=2000, seed=4, sign=1):
+    """Least gain of the averaged excess by larger numbers, relative; one parameter, steps also far beyond the limit."""
+    rng, least = np.random.default_rng(seed), np.inf
+    for _ in range(cases):
+        law = LeastSquares(rng.standard_normal((3, 1)), rng.standard_normal(3), rng.dirichlet(np.ones(3)))
+        low, up = rng.uniform([0.1, 1], [1, 2]), rng.uniform(0.01, 0.5, 2)
+        rest = (rng.uniform(0.05, 2.5), int(rng.integers(1, 25)), rng.standard_normal(1))
+        a, b = (leastsquares.run(law, *pair, *rest).averaged_excess for pair in (low, low + up * [sign, 1]))
+        least = min(least, (b - a) / a)
+    return least
+
+
+def test_larger_numbers_mean_a_larger_average():
+    check("ours-larger-numbers", measured=average_gains(), above=0.0)
+
+
+def test_shares_of_the_larger_numbers():
+    """The proof: the difference of the averages is what each P_j has become, all of it positive semidefinite."""
+    eta, T, (q, r), (q2, r2) = 0.7, 6, (0.5, 1.2), (0.8, 1.9)
+    zero = LeastSquares(SMALL.x, np.zeros(3), SMALL.probabilities)  # no residuals: the run of the proof
+    at = leastsquares.run
+    total = 0.0
+    for j in range(1, T + 1):
+        now = at(SMALL, q, r, eta, j - 1, START)
+        M, m, S, p, x = now.moment, now.mean, SMALL.Sigma, SMALL.probabilities, SMALL.x
+        scale = ((x @ M) * x).sum(1) + SMALL.residuals**2 - 2 * SMALL.residuals * (x @ m)
+        F = (p * scale * x.T) @ x
+        P = eta**2 * ((q2 - q) * (F - S @ M @ S) + (r2 - r) * S @ M @ S)
+        values, vectors = np.linalg.eigh(P)
+        assert values[0] > 0
+        for value, v in zip(values, vectors.T, strict=True):
+            one = at(zero, q2, r2, eta, T - j, np.sqrt(value) * v)
+            total += one.averaged_excess * (T - j + 1) ** 2 / (T + 1) ** 2
+    gain = at(SMALL, q2, r2, eta, T, START).averaged_excess - at(SMALL, q, r, eta, T, START).averaged_excess
+    check("ours-larger-numbers", measured=gain, predicted=total, rtol=1e-10)
+
+
+def test_smaller_q_can_mean_a_smaller_average():
+    with pytest.raises(CheckFailed):
+        check("ours-larger-numbers", measured=average_gains(200, sign=-0.2), above=0.0)
+
+
 # The coin
 
 
