@@ -79,6 +79,7 @@ SOURCE = {
     "hegde": "Chapter 7 - Implicit regularization",
     "roberts": "# SGD Implicitly Regularizes Generalization Error",
     "tenka": "# **SGD** at Small Learning Rates",
+    "wu": "On the Noisy Gradient Descent that Generalizes as SGD",
 }
 """A line by which each source is known."""
 
