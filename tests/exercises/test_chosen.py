@@ -61,8 +61,9 @@ WRONG = {
         lambda phi: 12.25,
         lambda phi: turned(phi, F=(3, 0.5)),
         lambda phi: 7.875,
-        lambda phi: 4 * (3 * np.cos(phi) ** 2 + np.sin(phi) ** 2 / 2)
-        + (3 * np.sin(phi) ** 2 + np.cos(phi) ** 2 / 2) / 2,
+        lambda phi: (
+            4 * (3 * np.cos(phi) ** 2 + np.sin(phi) ** 2 / 2) + (3 * np.sin(phi) ** 2 + np.cos(phi) ** 2 / 2) / 2
+        ),
     ],
 }
 

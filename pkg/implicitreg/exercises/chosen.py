@@ -72,12 +72,12 @@ EXERCISES = {
     "chosen-step": Exercise(
         reference=_stepped,
         draw=_weighted,
-        hint="who has a weight, and of which sign may it be? Then: is anything divided, and by what is the sum multiplied?",
+        hint="who has a weight, and of which sign may it be? And is the sum of weighted gradients divided by anything?",
     ),
     "chosen-isotropic": Exercise(
         reference=_isotropic,
         draw=_gradients,
-        hint="around which point is the spread of the gradients taken? And is the size shared before or after the root?",
+        hint="around which point is the gradients' spread taken, and is the size shared before or after the root?",
     ),
     "chosen-paired": Exercise(
         reference=_half_width,
