@@ -247,7 +247,7 @@ def test_the_gradient_of_a_weighted_loss():
     W = np.random.default_rng(2).normal(size=60)
     (torch.from_numpy(W) @ F.cross_entropy(net(x), y, reduction="none")).backward()
     found = torch.cat([p.grad.flatten() for p in net.parameters()]).numpy()
-    check("wu-exp-algorithm", measured=found, predicted=G @ W, atol=1e-12)
+    check("wu-algorithm-key", measured=found, predicted=G @ W, atol=1e-12)
 
 
 @cache
@@ -311,7 +311,7 @@ def end(arm, **which):
 @pytest.mark.parametrize("arm", SAME)
 def test_ten_laws_at_once_reach_zero_and_stay_near_it(arm):
     _, low, high = paired(end(arm), end("sgd"), level=1 - 0.05 / 10)
-    for claim in ("wu-exp-not-crux", "wu-exp-all"):
+    for claim in ("wu-class-verify", "wu-exp-all"):
         check(claim, measured=max(-low, high), below=1.5)
     check("wu-exp-support", measured=[low, -high], below=[0, 0])
 
@@ -430,13 +430,13 @@ def control(claim):
                                 "atol": 1e-8},
         "wu-exp-diagonal": lambda: {"measured": np.diag(np.diag(rotated(C, np.pi / 4))), "atol": 1e-8,
                                     "predicted": rotated(C, np.pi / 4)},
-        "wu-exp-algorithm": lambda: {"measured": G @ np.abs(np.linspace(-1, 1, 60)), "atol": 1e-8,
+        "wu-algorithm-key": lambda: {"measured": G @ np.abs(np.linspace(-1, 1, 60)), "atol": 1e-8,
                                      "predicted": G @ np.linspace(-1, 1, 60)},
         "wu-exp-inject": lambda: {"measured": np.cov(bell(centre=False).T), "atol": 0.01,
                                   "predicted": (np.eye(4) - 1 / 4) / 8},
         "wu-exp-equivalence": lambda: {"measured": free_minus_bell(np.tile(FOUR, 20)), "predicted": 1 / 3.5 / 20,
                                        "rtol": 0.06},
-        "wu-exp-not-crux": lambda: {"measured": -paired(gd, sgd)[1], "below": 1.5},
+        "wu-class-verify": lambda: {"measured": -paired(gd, sgd)[1], "below": 1.5},
         "wu-exp-all": lambda: {"measured": -paired(end("gld_iso"), sgd)[1], "below": 1.5},
         "wu-exp-support": lambda: {"measured": -paired(end("gld_diag"), sgd)[2], "below": 0},
         "ours-race": lambda: {"measured": paired(end("bernoulli"), sgd)[2], "below": -2},
@@ -460,7 +460,7 @@ def control(claim):
 
 @pytest.mark.parametrize("claim", [
     "ours-one-step", "ours-felt", "ours-axes", "wu-exp-same-magnitude", "wu-exp-gradient-matrix", "wu-exp-conjecture",
-    "wu-claim-19", "wu-exp-diagonal", "wu-exp-algorithm", "wu-exp-inject", "wu-exp-equivalence", "wu-exp-not-crux",
+    "wu-claim-19", "wu-exp-diagonal", "wu-algorithm-key", "wu-exp-inject", "wu-exp-equivalence", "wu-class-verify",
     "wu-exp-all", "wu-exp-support", "ours-race", "wu-exp-cov", "wu-exp-fisher-works", "wu-exp-capable",
     "wu-exp-independent", "wu-exp-sparse", "wu-exp-fisher", "wu-exp-gld-diag", "ours-early", "ours-rates",
     "wu-exp-cov-faster", "wu-exp-gaussian-faster", "wu-exp-intro", "wu-exp-critical", "ours-conditions", "ours-clean",
