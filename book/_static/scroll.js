@@ -1,5 +1,5 @@
 // A formula, a table or a block of code that is wider than the page scrolls by itself: it shows on which side there is more,
-// and the keyboard reaches it. Nothing else on the page needs a script.
+// and the keyboard reaches it. A short formula and the comma after it stay on one line. Nothing else needs a script.
 (() => {
   const WIDE = "mjx-container[display='true'], table, .cell_output pre, .highlight pre";
 
@@ -37,8 +37,21 @@
     if (wide) edges(box);
   };
 
+  const SHORT = 16; // letters; a longer formula may break on a phone
+  const join = (formula) => {
+    const rest = formula.nextSibling;
+    const mark = rest?.nodeType === Node.TEXT_NODE && /^[,.;:!?)\]’”]+/.exec(rest.data)?.[0];
+    if (!mark || formula.textContent.length > SHORT) return;
+    const whole = document.createElement("span");
+    whole.className = "whole";
+    formula.replaceWith(whole);
+    rest.data = rest.data.slice(mark.length);
+    whole.append(formula, mark);
+  };
+
   const all = () => document.querySelectorAll("article").forEach((page) => page.querySelectorAll(WIDE).forEach(look));
   const begin = () => {
+    document.querySelectorAll("article span.math").forEach(join);
     all();
     document.addEventListener("toggle", all, true);
     let wait;

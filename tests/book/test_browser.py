@@ -21,6 +21,7 @@ AMISS = {
     "cut": "something wider than a phone that does not scroll",
     "unreachable": "something that scrolls and cannot be reached by keyboard",
     "hiddenNumbers": "a formula's number that is cut off, or on the formula",
+    "strays": "a comma that begins a line after a short formula",
     "ligatures": "code with ligatures",
     "unprinted": "a fold that stays shut on paper",
 }

@@ -51,6 +51,17 @@ const hiddenNumbers = () => [...document.querySelectorAll("article mjx-labels mj
   return on || n.bottom > box.bottom + 1 || n.top < box.top - 1 || n.right > box.right + 1;
 }).map((e) => e.textContent);
 
+// Commas that begin a line because the short formula before them ended one.
+const strays = () => [...document.querySelectorAll("article span.math")].filter((e) => e.textContent.length <= 16).map((e) => {
+  const mark = e.nextSibling;
+  const last = [...e.querySelectorAll("mjx-c, mjx-utext")].pop();
+  if (mark?.nodeType !== Node.TEXT_NODE || !/^[,.;:!?)\]’”]/.test(mark.data) || !last?.getClientRects().length) return "";
+  const range = document.createRange();
+  range.setStart(mark, 0);
+  range.setEnd(mark, 1);
+  return range.getBoundingClientRect().left < last.getBoundingClientRect().left - 20 ? e.parentElement.textContent.slice(0, 60) : "";
+}).filter(Boolean);
+
 const panels = () => [...document.querySelectorAll("article .tag_panels .cell_output")].map((cell) =>
   [...cell.querySelectorAll("img")].map((e) => { const r = e.getBoundingClientRect(); return [r.left, r.top, r.width].map(Math.round); }));
 
@@ -116,6 +127,7 @@ async function visit(browser, page) {
   const narrow = await tab.evaluate(inspect);
   Object.assign(found, { overflow: narrow.overflow, cut: narrow.cut, unreachable: narrow.unreachable });
   found.wide = await tab.evaluate(wideDisplays);
+  found.strays = await tab.evaluate(strays);
   found.hiddenNumbers = await tab.evaluate(hiddenNumbers);
   found.panelsPhone = await tab.evaluate(panels);
   // The letters of formulas have the colour of the text around them; without them axe needs a third of the time.
