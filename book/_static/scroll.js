@@ -1,5 +1,6 @@
 // A formula, a table or a block of code that is wider than the page scrolls by itself: it shows on which side there is more,
-// and the keyboard reaches it. A short formula and the comma after it stay on one line. Nothing else needs a script.
+// and the keyboard reaches it. A short formula and the comma after it stay on one line, and
+// a printed table keeps its columns. Nothing else needs a script.
 (() => {
   const WIDE = "mjx-container[display='true'], table, .cell_output pre, .highlight pre";
 
@@ -49,9 +50,13 @@
     whole.append(formula, mark);
   };
 
+  // Two lines with a gap inside are a table: it scrolls; other output wraps.
+  const columns = (output) => output.classList.toggle("columns", output.textContent.match(/^.*\S {2,}\S/gm)?.length > 1);
+
   const all = () => document.querySelectorAll("article").forEach((page) => page.querySelectorAll(WIDE).forEach(look));
   const begin = () => {
     document.querySelectorAll("article span.math").forEach(join);
+    document.querySelectorAll("article .cell_output pre").forEach(columns);
     all();
     document.addEventListener("toggle", all, true);
     let wait;
