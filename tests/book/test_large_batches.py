@@ -222,6 +222,9 @@ def test_a_bernoulli_step_looks_at_b_examples_on_average():
 # Digits
 
 
+METHODS = "gd", "gd, eta = 0.03", "sgd", "sgd_without_replacement", "large_batch", "minibatch_cov", "minibatch_fisher"
+
+
 @cache
 def record():
     stored = ir.records.load("chosen_noise")
@@ -235,7 +238,8 @@ def record():
                     if k.startswith(setting)
                 ]
             )
-            for method in ("gd", "sgd", "sgd_without_replacement", "large_batch", "minibatch_cov", "minibatch_fisher")
+            for method in METHODS
+            if setting == "noisy" or "eta" not in method
         }
         for setting in ("noisy", "clean")
     }
@@ -261,8 +265,29 @@ def test_the_large_batch_is_ahead_on_the_way():
     noisy = record()["noisy"]
     m, h = interval(noisy["large_batch"].max(1) - noisy["minibatch_cov"].max(1))
     assert m - h > 0
-    m, h = interval(noisy["large_batch"][:, 3] - noisy["sgd_without_replacement"][:, 3])
-    assert m - h > 0
+    for other in ("sgd_without_replacement", "minibatch_cov"):
+        lead = noisy["large_batch"] - noisy[other]
+        for k in range(1, 5):  # steps 30 to 300
+            m, h = interval(lead[:, k])
+            assert m - h > 0
+
+
+def test_a_smaller_learning_rate_stops_earlier():
+    """3000 steps of 0.03 make the way of 900 steps of 0.1, and end at the same accuracy, which is SGD-10's."""
+    noisy = record()["noisy"]
+    slow = noisy["gd, eta = 0.03"][:, -1]
+    at_900 = ir.records.load("chosen_noise")["settings"]["noisy"]["at"].index(900)
+    for other in (noisy["gd"][:, at_900], noisy["sgd_without_replacement"][:, -1]):
+        m, h = interval(slow - other)
+        assert abs(m) < h < 1
+
+
+def test_the_gap_is_not_always_as_wide():
+    clean = {m: v[:, -1] for m, v in record()["clean"].items()}
+    m, h = interval(clean["sgd_without_replacement"] - clean["large_batch"])
+    assert abs(m) < h < 1
+    m, h = interval(clean["minibatch_cov"] - clean["large_batch"])
+    assert 0 < m - h < m + h < 1.5
 
 
 def digits(seeds):
