@@ -14,6 +14,7 @@ from implicitreg import runbook
 from implicitreg.checks import CheckFailed, check
 from implicitreg.noise import sampling
 from scipy import stats
+from scipy.integrate import quad
 from torch.nn.functional import cross_entropy, softplus
 
 FOUR = np.array([[4.0, 0, 0, 0], [0, 1, -1, 0]])
@@ -114,8 +115,40 @@ def test_a_special_example_needs_more_than_two_numbers():
     np.testing.assert_allclose(FOUR @ moments(law)[1] @ FOUR.T, covariance, atol=1e-14)
     with pytest.raises(CheckFailed):
         check("ours-two-numbers", measured=covariance, predicted=two_numbers(FOUR, law), atol=1e-9)
-    # nor do any other two: across the mean gradient αn = 1, and then the variance of the sum would be negative
+    # nor do any other two: with the variance of the sum, 1/6, αn = 1/2 along the mean gradient and 1 across it
+    total = law[1] @ (law[0].sum(1) - 1) ** 2
+    np.testing.assert_allclose([total, (covariance[0, 0] - total) / 3, covariance[1, 1] / 0.5], [1 / 6, 1 / 2, 1])
+    # whatever is taken for that variance: αn = 1 leaves it negative
     assert covariance[0, 0] - covariance[1, 1] / 0.5 * 3 < 0
+
+
+def no_negative_weights(n, sums, t):
+    """One example gets s(t + (1 - t)/n), the others s(1 - t)/n, with s equally likely one of the sums."""
+    W = np.array([s * (t * row + (1 - t) / n) for s in sums for row in np.eye(n)])
+    return W, np.full(len(W), 1 / len(W))
+
+
+@pytest.mark.parametrize("n", [2, 5])
+@pytest.mark.parametrize("sums", [[1.0], [0.0, 2.0], [0.5, 1.0, 1.5]])
+@pytest.mark.parametrize("t", [0.0, 0.6, 1.0])
+def test_weights_that_are_not_negative_reach_every_noise_up_to_that_of_one_example(n, sums, t):
+    law = no_negative_weights(n, sums, t)
+    mean, K = moments(law)
+    assert law[0].min() >= 0
+    np.testing.assert_allclose(mean, np.full(n, 1 / n))
+    np.testing.assert_allclose(n * (K[0, 0] - K[0, 1]), t**2 * (1 + np.var(sums)), atol=1e-14)
+    np.testing.assert_allclose(K.sum(), np.var(sums), atol=1e-14)
+
+
+@pytest.mark.parametrize("kind", ["sgd", "sgd_without_replacement", "bernoulli"])
+def test_no_lottery_without_negative_weights_is_louder(kind):
+    for b in (1, 2, 3):
+        W, p = LOTTERIES[kind](4, b)
+        _, K = moments((W, p))
+        assert 4 * (K[0, 0] - K[0, 1]) <= 1 + K.sum() + 1e-12
+    _, loud = moments(coins(4, 0.5))  # half an example: needs negative weights
+    assert coins(4, 0.5)[0].min() < 0
+    assert 4 * (loud[0, 0] - loud[0, 1]) > 1 + loud.sum() + 0.5
 
 
 @pytest.mark.parametrize("kind", LOTTERIES)
@@ -445,6 +478,28 @@ def test_a_sparse_bell_is_no_bell():
     check("wu-sparse-class", measured=kurtosis("sparse_fisher", B=2), above=0.5)
 
 
+def differ(scale, n=300, b=10, size=40_000):
+    """How often two weights with heavy tails differ by less than two of SGD's do in the mean square, and its error."""
+    W = sampling.draw("student_t", n, b, rng=np.random.default_rng(12), size=size)[:, :2]
+    measured = np.mean((W[:, 0] - W[:, 1]) ** 2 < scale**2 * 2 / (b * n))
+    return measured, math.sqrt(measured * (1 - measured) / size)
+
+
+def two_t_numbers():
+    """P(|T - T'| < 2) for Student's t(4): T/√2 has variance 1, so two of them differ by √2 in the mean square."""
+    t = stats.t(4)
+    density = lambda x: t.pdf(x) * (t.cdf(x + 2) - t.cdf(x - 2))  # noqa: E731
+    return quad(density, -np.inf, np.inf)[0]
+
+
+def test_heavy_tails_differ_as_two_t_numbers_do():
+    measured, se = differ(1.0)
+    check("ours-digits-centring", measured=measured, predicted=two_t_numbers(), sigmas=4, se=se)
+    with pytest.raises(CheckFailed):
+        check("ours-digits-centring", measured=differ(1 / math.sqrt(2))[0], predicted=two_t_numbers(), sigmas=4, se=se)
+    np.testing.assert_allclose(stats.t(4).var() / 2, 1)
+
+
 # Digits, on fresh seeds: the prediction was fixed before they were looked at
 
 
@@ -650,3 +705,8 @@ def test_try_your_own_agrees_when_no_example_is_special(changes, capsys):
 def test_try_your_own_notices_a_special_example(capsys):
     frozen = own((f"return {EXPONENTIAL}", f"W = {EXPONENTIAL}\n    W[:, 0] = 1 / n\n    return W"))
     assert off(frozen, capsys) > 0.1
+
+
+def test_try_your_own_needs_tails_that_are_not_very_heavy(capsys):
+    heavy = own((EXPONENTIAL, "np.exp(2 * rng.standard_normal((draws, n)) - 2) / n"))
+    assert off(heavy, capsys) > 0.05
