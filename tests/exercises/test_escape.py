@@ -38,7 +38,7 @@ def exponent(values, chances, eta, b, *, bell=False, mirror=False, scale=None):
 LEAPS = (np.sqrt(21) - 1) / 2
 RIGHT = {
     "escape-root": (np.sqrt(13) - 1) / 2,
-    "escape-scale": 1 / 2,
+    "escape-scale": 1 / 4,
     "escape-third": 17 / 125,
     "escape-law": rung_price,
     "escape-exponent": exponent,
@@ -46,7 +46,7 @@ RIGHT = {
 OTHER_FORMS = [
     ("escape-root", 1.303),
     ("escape-root", np.float32(1.3027756)),
-    ("escape-scale", np.array(0.5)),
+    ("escape-scale", np.array(0.25)),
     ("escape-third", 0.136),
     ("escape-law", lambda v, p: np.float64(rung_price(list(v), list(p)))),
     ("escape-law", lambda v, p: np.exp(brentq(lambda s: p @ np.exp(s * v) - 1, 1e-3, 1e3))),
@@ -54,7 +54,7 @@ OTHER_FORMS = [
 ]
 WRONG = {
     "escape-root": [1.0, np.exp(8 / 27), 3.0, np.log((np.sqrt(13) - 1) / 2), -(np.sqrt(13) + 1) / 2],
-    "escape-scale": [1 / 8, 1 / 32, 1 / 4, 4],
+    "escape-scale": [1 / 8, 1 / 16, 1 / 2, 4],
     "escape-third": [LEAPS**-3, LEAPS**-4, (2 / 5) ** 3, np.exp(-2.25), 7 / 25],
     "escape-law": [
         lambda v, p: 1.0,

@@ -71,7 +71,7 @@ EXERCISES = {
         "rho to the power of the ball is 1, and divide by (rho - 1).",
     ),
     "escape-scale": Exercise(
-        reference=lambda: 4 / 8,
+        reference=lambda: 2 / 8,
         hint="First: nothing has to be solved for s(x). Then: look in which combination b and eta stand before the "
         "integral.",
     ),

@@ -8,7 +8,7 @@ the valley is, to leading order (Freidlin and Wentzell, for Markov chains),
           s\, f'(x) = \Lambda(s) = \log\mathbb E\,e^{-s\sigma z}, \quad s \ne 0 .
 
 Gaussian noise has :math:`s = 2f'/\sigma^2` and thus the exponent :math:`2b\,\Delta f/(\eta\sigma^2)`. Other noise of
-the same variance has another one, unless the slope is small beside :math:`\sigma`.
+the same variance has another one; to leading order they agree where the slope is small beside :math:`\sigma`.
 """
 
 from __future__ import annotations
