@@ -115,11 +115,22 @@ def test_a_special_example_needs_more_than_two_numbers():
     np.testing.assert_allclose(FOUR @ moments(law)[1] @ FOUR.T, covariance, atol=1e-14)
     with pytest.raises(CheckFailed):
         check("ours-two-numbers", measured=covariance, predicted=two_numbers(FOUR, law), atol=1e-9)
-    # nor do any other two: with the variance of the sum, 1/6, αn = 1/2 along the mean gradient and 1 across it
+    # with the true variance of the sum, 1/6, αn would be 1/2 along the mean gradient and 1 across it
     total = law[1] @ (law[0].sum(1) - 1) ** 2
     np.testing.assert_allclose([total, (covariance[0, 0] - total) / 3, covariance[1, 1] / 0.5], [1 / 6, 1 / 2, 1])
     # whatever is taken for that variance: αn = 1 leaves it negative
     assert covariance[0, 0] - covariance[1, 1] / 0.5 * 3 < 0
+
+
+@pytest.mark.parametrize(("change", "across"), [(np.add, 0.0), (np.multiply, 0.01 * 1 / 2)])
+def test_the_same_amount_added_to_every_weight_is_noise_along_the_mean_gradient_alone(change, across):
+    W, p = drawn(4, 1)
+    up, down = (change(W, base) for base in ((0.1, -0.1) if change is np.add else (1.1, 0.9)))
+    _, covariance = noise(FOUR, (np.concatenate([up, down]), np.tile(p, 2) / 2))
+    extra = covariance - disagreement(FOUR)
+    np.testing.assert_allclose(extra[1, 1], across, atol=1e-14)  # a factor makes noise across it too
+    if change is np.add:
+        np.testing.assert_allclose(extra, 0.1**2 * 4**2 * np.diag([1.0, 0.0]), atol=1e-14)
 
 
 def no_negative_weights(n, sums, t):

@@ -37,7 +37,7 @@ RIGHT = {
     "sampling-three": (1, 1 / 3),
     "sampling-negative": stats.norm.cdf(-np.sqrt(10 / 299)),
     "sampling-bell": weights,
-    "sampling-million": noise,
+    "sampling-many": noise,
     "sampling-nobody": (1 / 16, 6 / 16, 1),
     "sampling-chances": chances,
 }
@@ -49,8 +49,8 @@ OTHER_FORMS = [
     ("sampling-bell", lambda eps, b: weights(eps, b).tolist()),
     ("sampling-bell", lambda eps, b: weights(-eps, b)),
     ("sampling-bell", lambda eps, b: by_cholesky(eps, b) if b < eps.shape[1] else weights(eps, b)),
-    ("sampling-million", lambda G, kappa, c: np.asarray(noise(G, kappa, c)).tolist()),
-    ("sampling-million", lambda G, kappa, c: kappa * G @ G.T + c * (np.outer(G.sum(1), G.sum(1)) - G @ G.T)),
+    ("sampling-many", lambda G, kappa, c: np.asarray(noise(G, kappa, c)).tolist()),
+    ("sampling-many", lambda G, kappa, c: kappa * G @ G.T + c * (np.outer(G.sum(1), G.sum(1)) - G @ G.T)),
     ("sampling-nobody", [0.0625, 0.375, 1.0]),
     ("sampling-chances", lambda G: list(chances(G))),
 ]
@@ -67,7 +67,7 @@ WRONG = {
             weights(eps.T, b).T if eps.shape[0] == eps.shape[1] else weights(eps - eps.mean(0), b, centre=False)
         ),
     ],
-    "sampling-million": [
+    "sampling-many": [
         lambda G, kappa, c: noise(G, kappa, c, less=False),
         lambda G, kappa, c: noise(G, kappa, c, total=False),
         lambda G, kappa, c: noise(G, kappa, c, outer=0.0),
@@ -103,5 +103,5 @@ def test_an_n_by_n_matrix_is_out_of_reach(capsys):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(np, "eye", lambda n: (_ for _ in ()).throw(MemoryError(f"{n} by {n}")))
-        assert not check("sampling-million", dense)
+        assert not check("sampling-many", dense)
     assert "MemoryError" in capsys.readouterr().out

@@ -83,7 +83,7 @@ EXERCISES = {
         hint="do the weights sum to 1, and is each 1/n in the mean? Then look at the factor between the two schemes: "
         "is it one for variances or for weights?",
     ),
-    "sampling-million": Exercise(
+    "sampling-many": Exercise(
         reference=_noise,
         draw=_many,
         hint="which part of the matrix is a multiple of I, and is it kappa alone? Then what does the vector of ones do "
