@@ -501,8 +501,13 @@ def own_numbers(capsys, **changes):
         {"a": ("rng.exponential(1 / 3, (size, 3))", "1 / 3 + rng.choice([-0.4, 0.4], (size, 3))")},
         {"a": ("rng.exponential(1 / 3, (size, 3))", "np.eye(3)[rng.integers(0, 3, size)]")},
         {"a": ("[0, 2, 1]", "[5, -2, 0]"), "b": ("[0.5, 0.25, 0.25]", "[0.2, 0.2, 0.6]")},
+        {
+            "a": ("[[1, 0], [1, 1], [1, 3]], [0, 2, 1]", "[[1, 0, 1], [1, 1, 0], [1, 2, 2], [0, 1, -1]], [0, 2, 1, 3]"),
+            "b": ("[0.5, 0.25, 0.25]", "[0.4, 0.2, 0.2, 0.2]"),
+            "c": ("rng.exponential(1 / 3, (size, 3))", "rng.exponential(1 / 2, (size, 2))"),
+        },
     ],
-    ids=["as it stands", "coins", "one example", "other examples"],
+    ids=["as it stands", "coins", "one example", "other examples", "four examples, two weights, three parameters"],
 )
 def test_try_your_own_agrees(changes, capsys):
     predicted, measured, se = own_numbers(capsys, **changes)
