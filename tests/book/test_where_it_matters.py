@@ -9,6 +9,7 @@ import implicitreg as ir
 import nbformat
 import numpy as np
 import pytest
+import torch
 from implicitreg import runbook
 from implicitreg.checks import CheckFailed, check, rate
 from implicitreg.ensembles import particles
@@ -343,7 +344,7 @@ def fresh():
         exec(changed, space)
     still = space["train"](lambda g: (space["everyone"], 1 / space["n"]))
     arms = {"sgd": space["by_sgd"], "bell": space["by_bell"], "gd": still}
-    return space["urns"], {arm: space["accuracy"](seen[3000]) for arm, seen in arms.items()}
+    return space["urns"], {arm: space["accuracy"](seen[3000]) for arm, seen in arms.items()}, space
 
 
 def less_sgd(arm):
@@ -372,6 +373,21 @@ def test_kurtosis_grows_in_training_on_fresh_splits():
 
 def test_one_example_carries_the_variance_on_fresh_splits():
     check("ours-one-example", measured=np.mean(share(3000)) / np.mean(share(0)), above=10.0)
+
+
+def test_nearly_all_labels_are_fitted_and_the_largest_example_changes_on_fresh_splits():
+    space, largest = fresh()[2], []
+    params = [p.clone().requires_grad_() for p in space["by_sgd"][3000]]
+    assert (space["losses"](params, space["everyone"]).detach().numpy() < math.log(2)).mean() > 0.99
+    descent, g = torch.optim.SGD(params, lr=0.1), np.random.default_rng(4)
+    for t in range(41):
+        if t % 10 == 0:
+            along = [space["along_top"](G) for G in space["gradients"](params)]
+            largest.append([int(np.abs(a - a.mean()).argmax()) for a in along])
+        descent.zero_grad()
+        space["losses"](params, torch.tensor(g.integers(300, size=(6, 10)))).mean(1).sum().backward()
+        descent.step()
+    assert sum(len(set(ids)) > 1 for ids in zip(*largest, strict=True)) >= 4
 
 
 def log_price(pushes):
