@@ -1,10 +1,5 @@
 """The ledger's reader; what the entries point to is checked in tests/book/test_claims.py."""
 
-import subprocess
-import sys
-import zipfile
-from pathlib import Path
-
 import pytest
 from implicitreg import ledger
 
@@ -69,23 +64,3 @@ def test_explain_unknown_names_neighbours():
         ValueError, match="id = 'hegde-eratum-2': expected a claim of the ledger, such as 'hegde-erratum-2'"
     ):
         ledger.explain("hegde-eratum-2")
-
-
-def test_wheel_carries_the_ledger(tmp_path):
-    root = Path(__file__).parents[1]
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "-q",
-        "--no-deps",
-        "--no-build-isolation",
-        "-w",
-        str(tmp_path),
-        ".",
-    ]
-    subprocess.run(command, cwd=root, check=True, capture_output=True)
-    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
-        assert wheel.read("implicitreg/claims.yml") == (root / "book" / "claims.yml").read_bytes()
-        assert "implicitreg/py.typed" in wheel.namelist()

@@ -27,6 +27,8 @@ with warnings.catch_warnings():  # in a notebook pooch's tqdm asks for ipywidget
     warnings.simplefilter("ignore")
     import pooch
 
+__all__ = ["DataError", "Dataset", "load"]
+
 _SPLITS = ("train", "test")
 _DIGITS = tuple("0123456789")
 _SUFFIXES = {".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}

@@ -20,6 +20,8 @@ from implicitreg import _validate
 from implicitreg.problems import FiniteProblem
 from numpy.typing import ArrayLike
 
+__all__ = ["MAX_N", "MAX_UPDATES", "ExactRun", "run"]
+
 MAX_UPDATES = 250_000_000  # paths times steps (10 at least) times examples: up to about a minute on one core
 MAX_N = 1000  # binomial coefficients of N stay below the largest float
 BLOCK = 2**17  # numbers in the largest array of a block of nodes: 1 MB, to stay in the cache

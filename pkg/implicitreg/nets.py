@@ -7,9 +7,11 @@ from functools import partial
 from itertools import pairwise
 from math import sqrt
 
-import torch
 from implicitreg import _validate
+from implicitreg._torch import torch
 from torch import nn
+
+__all__ = ["GhostBatchNorm", "conv", "mlp", "resnet18", "small_conv", "vgg11"]
 
 _ACTIVATIONS = {"tanh": (nn.Tanh, 1), "relu": (nn.ReLU, 2)}  # and c, the variance of a weight times its fan-in
 

@@ -24,6 +24,23 @@ from typing import Any
 
 import nbformat
 
+__all__ = [
+    "CHECKS",
+    "KINDS",
+    "STATEMENTS",
+    "Book",
+    "chapters",
+    "count",
+    "entitle",
+    "fold",
+    "list_works",
+    "pictures",
+    "printed",
+    "quote",
+    "settle",
+    "works",
+]
+
 KINDS = {"thm": "Theorem", "prop": "Proposition", "lem": "Lemma", "cor": "Corollary", "def": "Definition",
          "ex": "Exercise", "fig": "Figure", "eq": "Equation"}  # fmt: skip
 STATEMENTS = ("thm", "prop", "lem", "cor", "def")

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
+__all__ = ["MUTED", "PALETTE", "STYLES", "band", "frames", "interval", "panels", "path", "png", "svg", "use", "valley"]
+
 PALETTE = ("#0b63a5", "#b84a00", "#00795c", "#8e3b8f", "#3c3c3c")
 """Blue, orange, green, purple, ink: each has a contrast of 4.5 or more on the figures' white paper."""
 

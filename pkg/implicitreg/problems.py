@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from implicitreg import _validate
+from implicitreg._torch import torch
 from numpy.typing import ArrayLike
+
+__all__ = ["FiniteProblem", "Loss", "kinks"]
 
 Loss = Callable[[torch.Tensor], torch.Tensor]
 

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import ArrayLike
 
+__all__ = ["MAX_EDGES", "Diagram", "enumerate_diagrams"]
+
 MAX_EDGES = 5
 
 

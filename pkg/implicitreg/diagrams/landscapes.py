@@ -21,6 +21,8 @@ from implicitreg.ensembles import particles
 from implicitreg.problems import FiniteProblem
 from numpy.typing import ArrayLike
 
+__all__ = ["CubicChi", "Gauss", "MeanEstimation", "RegularizedMean", "Screw", "hermite"]
+
 
 def hermite(m: int) -> tuple[np.ndarray, np.ndarray]:
     """The law on m atoms whose moments through 2m - 1 are those of the standard normal law (Gauss and Hermite).

@@ -13,9 +13,11 @@ from dataclasses import dataclass, fields
 from types import MappingProxyType
 
 import numpy as np
-import torch
 from implicitreg import _validate
+from implicitreg._torch import torch
 from implicitreg.ensembles import estimate
+
+__all__ = ["NAMES", "Coefficients", "Scalars", "gap_coefficients", "test_loss_coefficients"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
+from implicitreg._torch import torch
 from torch import nn
 from torch.func import functional_call, vmap
+
+__all__ = ["Loss", "flatten", "gradients", "losses"]
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 

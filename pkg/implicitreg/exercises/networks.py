@@ -10,6 +10,8 @@ from implicitreg.exercises import Exercise
 from implicitreg.gap.gaussian import GaussianLinear
 from implicitreg.gap.precondition import low_rank
 
+__all__ = ["EXERCISES"]
+
 Arrays = tuple[Any, ...]
 
 

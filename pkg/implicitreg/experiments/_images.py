@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from implicitreg import datasets
+from implicitreg._torch import torch
 
 
 @dataclass(frozen=True, eq=False)

@@ -31,13 +31,29 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import torch
 from implicitreg import _validate, ensembles
+from implicitreg._torch import torch
 from implicitreg.diagrams import networks
 from implicitreg.experiments import _images
 from torch import Tensor, nn
 from torch.func import functional_call, grad, jvp, vmap
 from torch.nn import functional as F
+
+__all__ = [
+    "FOR_DATA",
+    "QUICK",
+    "SETTINGS",
+    "Dense",
+    "Landscape",
+    "Patches",
+    "intercept",
+    "landscape",
+    "measure",
+    "network",
+    "path_terms",
+    "summary",
+    "units",
+]
 
 SETTINGS: dict[str, Any] = {
     "data": "digits", "limit": 450, "pool": 1, "kernels": [3, 3], "strides": [2, 1], "channels": 10,

@@ -24,12 +24,32 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import torch
 from implicitreg import ensembles, gradstats, nets
+from implicitreg._torch import torch
 from implicitreg.experiments import population
 from implicitreg.gap.precondition import InverseCovariance, low_rank
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+__all__ = [
+    "FOR_DATA",
+    "METRICS",
+    "QUICK",
+    "SETTINGS",
+    "Arm",
+    "PureInverse",
+    "Split",
+    "against",
+    "arms",
+    "batches",
+    "cost",
+    "measure",
+    "optimizer_of",
+    "reported",
+    "trained",
+    "tuned",
+    "units",
+]
 
 SETTINGS = {
     "data": "digits",

@@ -23,11 +23,36 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
-import torch
 from implicitreg import ensembles, nets
+from implicitreg._torch import torch
 from implicitreg.experiments import population
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+__all__ = [
+    "ARMS",
+    "FOR_DATA",
+    "METRICS",
+    "QUICK",
+    "SETTINGS",
+    "SHOWN",
+    "Draw",
+    "Part",
+    "batches",
+    "compared",
+    "curve",
+    "drawn",
+    "gradient",
+    "iterates",
+    "measure",
+    "measured",
+    "path",
+    "reached",
+    "redrawn",
+    "stopped",
+    "trace",
+    "units",
+]
 
 SETTINGS = {
     "data": "digits",

@@ -28,6 +28,21 @@ from numpy.typing import ArrayLike
 from scipy.integrate import solve_ivp
 from scipy.optimize import linprog, nnls
 
+__all__ = [
+    "DiagonalLimit",
+    "Factors",
+    "basis_pursuit",
+    "gradient_descent",
+    "limit",
+    "mirror_descent",
+    "potential",
+    "potential_gradient",
+    "recovery_exponent",
+    "stochastic_gradient_descent",
+    "trajectory",
+    "untied_limit",
+]
+
 LARGEST_LOG_WEIGHT = 600.0  # e^600: weights beyond overflow on the way
 STIFF = 2e3  # t times the fastest rate, from which the implicit method is the cheaper one
 

@@ -16,6 +16,20 @@ from implicitreg.flow import diagonal
 from numpy.typing import ArrayLike
 from scipy.integrate import solve_ivp
 
+__all__ = [
+    "Completion",
+    "MinTrace",
+    "RazinCohen",
+    "balanced_factors",
+    "commuting_limit",
+    "completion_example",
+    "deep_gradient_flow",
+    "gradient_flow",
+    "min_trace",
+    "razin_cohen",
+    "singular_value_rates",
+]
+
 _FEASIBLE = 1e-9  # residual, gap and eigenvalue tolerance of `min_trace`, with |A_i| and |y| scaled to one
 _HUGE = 1e8  # a dual value that no attainable trace exceeds, in the same scale
 

@@ -21,6 +21,25 @@ from scipy.integrate import solve_ivp
 from scipy.optimize import linprog, minimize
 from scipy.special import softmax
 
+__all__ = [
+    "Elementwise",
+    "NormMargin",
+    "Potential",
+    "entropy",
+    "hypentropy",
+    "increasing_times",
+    "margin",
+    "margin_direction",
+    "mirror_descent",
+    "mirror_limit",
+    "polynomial_direction",
+    "polynomial_flow",
+    "power",
+    "quadratic",
+    "steepest_descent",
+    "steepest_step",
+]
+
 Elementwise = Callable[[np.ndarray], np.ndarray]
 
 _MOST_CALLS = 40_000  # of the right-hand side of a polynomial flow; scaled columns take some ten thousand

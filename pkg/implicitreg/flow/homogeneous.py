@@ -21,6 +21,28 @@ from scipy.integrate import solve_ivp
 from scipy.optimize import nnls
 from scipy.special import logsumexp, softmax
 
+__all__ = [
+    "KKT",
+    "RESOLVED",
+    "Alignment",
+    "Certificate",
+    "DeepLinear",
+    "Diagonal",
+    "Network",
+    "ReLU",
+    "alignment",
+    "deep_linear_margin",
+    "gradient_flow",
+    "kkt_residual",
+    "layer_imbalance",
+    "log_inverse_loss",
+    "neuron_imbalance",
+    "normalized_margin",
+    "relu_margin_bound",
+    "smoothed_margin",
+    "xor_certificate",
+]
+
 RESOLVED = 1e7
 """The largest log(1/L) that :func:`gradient_flow` enters: beyond, rounding in q becomes noise in softmax(-q)."""
 

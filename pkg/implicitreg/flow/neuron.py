@@ -17,6 +17,17 @@ from scipy.integrate import solve_ivp
 from scipy.optimize import brentq
 from scipy.special import expit, logit
 
+__all__ = [
+    "Activation",
+    "Elementwise",
+    "ReluExample",
+    "contraction_rate",
+    "gradient_flow",
+    "leaky_relu",
+    "limit",
+    "relu_example",
+]
+
 _MOST_CALLS = 200_000  # of the right-hand side; smooth activations take a few thousand
 Elementwise = Callable[[np.ndarray], np.ndarray]
 

@@ -16,6 +16,8 @@ import numpy as np
 from implicitreg import _validate
 from numpy.typing import ArrayLike
 
+__all__ = ["GaussianLinear", "wishart_moments"]
+
 ISOTROPIC = 1e-12  # C counts as a multiple of the identity up to this relative deviation
 
 

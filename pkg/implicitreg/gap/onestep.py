@@ -17,6 +17,20 @@ from implicitreg import _validate
 from implicitreg.problems import FiniteProblem
 from numpy.typing import ArrayLike
 
+__all__ = [
+    "GapAfter",
+    "Moments",
+    "OneStepGap",
+    "all_orders",
+    "batch_covariance",
+    "divergence",
+    "gap_after",
+    "many_steps",
+    "moments",
+    "one_step",
+    "variance",
+]
+
 
 @dataclass(frozen=True, eq=False)
 class Moments:

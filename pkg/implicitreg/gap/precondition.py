@@ -16,8 +16,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from implicitreg import _validate, gradstats
+from implicitreg._torch import torch
+
+__all__ = ["InverseCovariance", "LowRank", "low_rank"]
 
 NEGLIGIBLE = 1e-12  # eigenvalues up to this fraction of the largest (or up to m eps, if more) are rounding and dropped
 

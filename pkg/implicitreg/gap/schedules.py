@@ -13,14 +13,37 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from implicitreg import _validate
+from implicitreg._torch import torch
 from implicitreg.exact import ExactRun, _multinomial, _multisets, _pascal, _step_matrix
 from implicitreg.problems import FiniteProblem, _batched
 from numpy.typing import ArrayLike
 
 if TYPE_CHECKING:
     from torch import nn
+
+__all__ = [
+    "MAX_STEPS",
+    "MAX_UPDATES",
+    "SAMPLERS",
+    "FixedHorizon",
+    "TwoNumbers",
+    "barrett_dherin_penalty",
+    "data_drift",
+    "data_modified_gd",
+    "drift",
+    "fixed_horizon",
+    "modified_coefficient",
+    "modified_gd",
+    "modified_gradient",
+    "modified_loss",
+    "pair_sum",
+    "paths",
+    "roberts_penalty",
+    "schedule_drift",
+    "smith_penalty",
+    "two_numbers",
+]
 
 MAX_UPDATES = 2_000_000  # training sets times steps in modified_gd: about a minute on one core
 MAX_STEPS = 10_000_000  # the sums over steps stay below a second

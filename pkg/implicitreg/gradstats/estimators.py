@@ -9,6 +9,8 @@ import torch
 from implicitreg import _validate
 from torch import Tensor
 
+__all__ = ["GramMoments", "from_gram", "two_halves"]
+
 
 @dataclass(frozen=True, eq=False)
 class GramMoments:

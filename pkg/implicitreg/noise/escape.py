@@ -23,6 +23,8 @@ from implicitreg.ensembles.particles import Landscape, Noise
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 
+__all__ = ["EscapeTimes", "exponent", "skewness_correction", "times"]
+
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(128)
 
 

@@ -23,6 +23,8 @@ import numpy as np
 from implicitreg import _validate
 from numpy.typing import ArrayLike
 
+__all__ = ["Constants", "LeastSquares", "SecondMoments", "bound", "constants", "run", "run_fixed", "weight_moments"]
+
 _TINY = 1e-12  # directions in which the root of Sigma is smaller, relative to its norm, count as outside its range
 
 

@@ -21,11 +21,13 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import torch
 from implicitreg import _validate, ensembles
+from implicitreg._torch import torch
 from implicitreg.noise import msgd
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+__all__ = ["Curves", "Replica", "train"]
 
 _CACHE = 2**18  # numbers in the inputs of one layer, of all networks that are trained together on a CPU
 _SMALL = "sgd", "sgd_without_replacement", "sgd_epochs", "bernoulli", "binomial"  # b examples a step

@@ -19,12 +19,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from implicitreg import _validate, gradstats
+from implicitreg._torch import torch
 from implicitreg.problems import FiniteProblem
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+__all__ = ["Loss", "Regularizer", "gdc_penalty", "half_split_penalty", "regularizer"]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 

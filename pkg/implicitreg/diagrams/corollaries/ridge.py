@@ -10,6 +10,8 @@ from implicitreg.diagrams.corollaries import _spectra
 from implicitreg.diagrams.corollaries.curvature import overfitting
 from numpy.typing import ArrayLike
 
+__all__ = ["GapPenalty", "RidgePath", "gap_penalty", "tune_ridge"]
+
 
 @dataclass(frozen=True)
 class GapPenalty:
