@@ -67,8 +67,9 @@ def built(tmp_path_factory):
 def python(built, tmp_path_factory):
     """Runs code where the wheel is installed, and all it needs but torch, inside another project's repository."""
     home = tmp_path_factory.mktemp("home")
-    run("git", "init", "-q", cwd=home)
-    run("git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "--allow-empty", "-m", "theirs", cwd=home)
+    if shutil.which("git"):
+        run("git", "init", "-q", cwd=home)
+        run("git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "--allow-empty", "-m", "theirs", cwd=home)
     with zipfile.ZipFile(built[1]) as wheel:
         wheel.extractall(home / "site")
     for folder in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *site.getsitepackages()}:
