@@ -69,7 +69,19 @@ def python(built, tmp_path_factory):
     home = tmp_path_factory.mktemp("home")
     if shutil.which("git"):
         run("git", "init", "-q", cwd=home)
-        run("git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "--allow-empty", "-m", "theirs", cwd=home)
+        run(
+            "git",
+            "-c",
+            "user.name=a",
+            "-c",
+            "user.email=a@b",
+            "commit",
+            "-q",
+            "--allow-empty",
+            "-m",
+            "theirs",
+            cwd=home,
+        )
     with zipfile.ZipFile(built[1]) as wheel:
         wheel.extractall(home / "site")
     for folder in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *site.getsitepackages()}:
