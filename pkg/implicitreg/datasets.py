@@ -25,6 +25,7 @@ from typing import BinaryIO
 
 import numpy as np
 from implicitreg import _validate
+from implicitreg._brief import brief
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 with warnings.catch_warnings():  # in a notebook pooch's tqdm asks for ipywidgets; our progress bar needs none
@@ -73,6 +74,7 @@ class Dataset:
     classes: tuple[str, ...]
     split: str
     source: str
+    __repr__ = brief
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from itertools import accumulate, chain, combinations
 
 import numpy as np
 from implicitreg import _validate
+from implicitreg._brief import brief
 from implicitreg.problems import FiniteProblem
 from numpy.typing import ArrayLike
 
@@ -35,6 +36,7 @@ class ExactRun:
     theta_cov: np.ndarray
     test_loss: float
     train_loss: float
+    __repr__ = brief
 
 
 def run(

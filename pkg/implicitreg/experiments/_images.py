@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from implicitreg import datasets
+from implicitreg._brief import brief
 from implicitreg._torch import torch
 
 
@@ -30,6 +31,7 @@ class Population:
     targets: torch.Tensor
     classes: int
     source: str
+    __repr__ = brief
 
 
 def population(settings: Mapping[str, Any], device: torch.device, *, flat: bool = True) -> Population:

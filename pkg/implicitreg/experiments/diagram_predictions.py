@@ -32,6 +32,7 @@ from typing import Any
 
 import numpy as np
 from implicitreg import _validate, ensembles
+from implicitreg._brief import brief
 from implicitreg._torch import torch
 from implicitreg.diagrams import networks
 from implicitreg.experiments import _images
@@ -167,7 +168,7 @@ def network(kind: str, shape: tuple[int, int, int], classes: int, settings: Mapp
 _loss = partial(F.cross_entropy, reduction="none")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Landscape:
     """A network at its start and the images that are its population; all tables are full sums over them."""
 
@@ -175,6 +176,7 @@ class Landscape:
     inputs: Tensor
     targets: Tensor
     chunk: int = 250
+    __repr__ = brief
 
     @cached_property
     def start(self) -> Tensor:

@@ -15,6 +15,7 @@ from itertools import count
 
 import numpy as np
 from implicitreg import _validate as check
+from implicitreg._brief import brief
 from implicitreg.flow._svm import hard_margin, signed_rows
 from numpy.typing import ArrayLike
 from scipy.integrate import solve_ivp
@@ -45,7 +46,7 @@ Elementwise = Callable[[np.ndarray], np.ndarray]
 _MOST_CALLS = 40_000  # of the right-hand side of a polynomial flow; scaled columns take some ten thousand
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class NormMargin:
     r"""The largest margin in an :math:`\ell_p` geometry; see :func:`margin_direction`.
 
@@ -62,6 +63,7 @@ class NormMargin:
     w: np.ndarray
     margin: float
     dual: np.ndarray
+    __repr__ = brief
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,11 @@ class Potential:
     link: Elementwise
     inverse_link: Elementwise
     inverse_link_derivative: Elementwise
+    __repr__ = brief
+
+    def __post_init__(self) -> None:
+        for name in ("link", "inverse_link", "inverse_link_derivative"):
+            check.function(name, getattr(self, name))
 
 
 def increasing_times(name: str, value: ArrayLike) -> np.ndarray:
@@ -643,6 +650,7 @@ def _steps(eta: float | ArrayLike, k: int) -> np.ndarray:
 
 def _start_in_domain(w0: ArrayLike, d: int, potential: Potential) -> np.ndarray:
     """``theta0``, the link of ``w0``."""
+    check.instance("potential", potential, Potential)
     w0 = check.vector("w0", w0, size=d)
     with np.errstate(all="ignore"):
         theta0 = potential.link(w0)

@@ -14,6 +14,7 @@ from itertools import count
 
 import numpy as np
 from implicitreg import _validate as V
+from implicitreg._brief import brief
 from implicitreg.flow._svm import (
     LP,
     HardMargin,
@@ -259,6 +260,7 @@ class Asymptotics:
     dual: np.ndarray
     offset: np.ndarray
     margin_rate: float
+    __repr__ = brief
 
 
 def _smallest_weight(B: np.ndarray, b: np.ndarray) -> float:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from itertools import count
 
 import numpy as np
+from implicitreg import _validate
+from implicitreg._brief import brief
 from implicitreg._validate import data, number, vector
 from numpy.typing import ArrayLike
 from scipy.integrate import solve_ivp
@@ -39,9 +41,14 @@ class Activation:
     value: Elementwise
     inverse: Elementwise
     derivative: Elementwise
+    __repr__ = brief
+
+    def __post_init__(self) -> None:
+        for name in ("value", "inverse", "derivative"):
+            _validate.function(name, getattr(self, name))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ReluExample:
     """Three points on which gradient flow of a ReLU neuron misses the nearest zero-loss weights; see `relu_example`."""
 
@@ -49,6 +56,7 @@ class ReluExample:
     y: np.ndarray
     switch_off: float
     w: np.ndarray
+    __repr__ = brief
 
 
 sigmoid = Activation(expit, logit, lambda u: expit(u) * expit(-u))

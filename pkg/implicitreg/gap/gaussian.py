@@ -14,6 +14,7 @@ from functools import cache
 
 import numpy as np
 from implicitreg import _validate
+from implicitreg._brief import brief
 from numpy.typing import ArrayLike
 
 __all__ = ["GaussianLinear", "wishart_moments"]
@@ -57,6 +58,7 @@ class GaussianLinear:
     C: ArrayLike
     theta_star: ArrayLike
     sigma: float
+    __repr__ = brief
 
     def __post_init__(self) -> None:
         theta_star = _validate.vector("theta_star", self.theta_star).copy()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from implicitreg._brief import brief
 from torch import Tensor
 
 __all__ = ["CurvatureMoments", "GradientMoments"]
@@ -29,6 +30,7 @@ class GradientMoments:
     sq_norm: Tensor
     trace: Tensor
     n: int
+    __repr__ = brief
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,3 +50,4 @@ class CurvatureMoments:
     kappa3: Tensor
     trace_H_Sigma: Tensor
     G_grad_trace: Tensor
+    __repr__ = brief

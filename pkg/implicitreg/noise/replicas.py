@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 from implicitreg import _validate, ensembles
+from implicitreg._brief import brief
 from implicitreg._torch import torch
 from implicitreg.noise import msgd
 from torch import Tensor, nn
@@ -87,6 +88,7 @@ class Curves:
     test_loss: np.ndarray | None
     test_accuracy: np.ndarray | None
     theta: Tensor = field(repr=False)
+    __repr__ = brief
 
 
 def train(
@@ -150,7 +152,7 @@ def train(
     >>> train([Replica("gd", 1, eta=1.0)], [zero], x, y, steps=1).theta
     tensor([[ 0.0000,  0.0000,  0.2500, -0.2500]])
     """
-    replicas, starts = list(replicas), list(starts)
+    replicas, starts = _validate.items("replicas", replicas), _validate.items("starts", starts)
     _check(replicas, starts, inputs, targets, test)
     steps = _validate.integer("steps", steps, low=0)
     at = _steps(sorted({0, steps}) if at is None else at, steps)

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 from implicitreg import _validate, gradstats
+from implicitreg._brief import brief
 from implicitreg._torch import torch
 from implicitreg.problems import FiniteProblem
 from numpy.typing import ArrayLike
@@ -37,6 +38,7 @@ class Regularizer:
 
     value: float
     gradient: np.ndarray
+    __repr__ = brief
 
 
 def regularizer(problem: FiniteProblem, eta: float | ArrayLike, N: int, theta: ArrayLike | None = None) -> Regularizer:

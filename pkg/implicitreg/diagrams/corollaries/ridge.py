@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from implicitreg import _validate
+from implicitreg._brief import brief
 from implicitreg.diagrams.corollaries import _spectra
 from implicitreg.diagrams.corollaries.curvature import overfitting
 from numpy.typing import ArrayLike
@@ -27,6 +28,7 @@ class RidgePath:
 
     theta: np.ndarray
     lam: np.ndarray
+    __repr__ = brief
 
 
 def gap_penalty(C: ArrayLike, H: ArrayLike, lam: float, eta: float, T: int | None, N: int) -> GapPenalty:
