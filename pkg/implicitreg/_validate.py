@@ -113,7 +113,7 @@ def choice(name: str, value: Any, options: Iterable[str]) -> str:
 
 def instance(name: str, value: Any, kind: type) -> Any:
     """An object of the class ``kind``; the class itself is none."""
-    if not isinstance(value, kind):
+    if isinstance(value, type) or not isinstance(value, kind):
         got = f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"
         raise TypeError(f"{name} is {got}: expected an object of the class {kind.__name__}")
     return value

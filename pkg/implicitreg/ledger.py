@@ -75,6 +75,8 @@ class Claim:
         )
         return "\n".join([self.id, *(wrap.fill(f"  {k + ':':<18}{v}") for k, v in self._rows())])
 
+    __repr__ = __str__
+
     def _repr_markdown_(self) -> str:
         return f"**{self.id}**\n\n" + "\n".join(f"- *{k}*: {v}" for k, v in self._rows())
 

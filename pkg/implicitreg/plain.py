@@ -22,7 +22,13 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-import nbformat
+try:
+    import nbformat as nbformat
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "chapters need a checkout of the book and what it is made with: pip install -r requirements.txt",
+        name="nbformat",
+    ) from error
 
 __all__ = [
     "CHECKS",

@@ -26,13 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from implicitreg import _console, ledger, plain, records
-
-try:
-    import nbformat
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
-        "chapters run in a checkout of the book, with what it needs: pip install -r requirements.txt", name=error.name
-    ) from error
+from implicitreg.plain import nbformat
 
 __all__ = [
     "BOOK",

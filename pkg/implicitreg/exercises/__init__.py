@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from implicitreg import _console
+from implicitreg._brief import brief
 
 __all__ = ["Exercise", "check", "labels"]
 
@@ -41,6 +42,7 @@ class Exercise:
     hint: str
     draw: Callable[[np.random.Generator], tuple[Any, ...]] | None = None
     judge: Callable[..., bool] | None = None
+    __repr__ = brief
 
 
 def check(label: str, answer: Any) -> bool:

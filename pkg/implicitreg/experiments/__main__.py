@@ -7,7 +7,12 @@ import sys
 from collections.abc import Sequence
 
 from implicitreg import _console
-from implicitreg.experiments import NAMES, _runner
+from implicitreg.experiments import NAMES
+
+try:
+    from implicitreg.experiments import _runner
+except ModuleNotFoundError as error:  # torch
+    raise SystemExit(f"python -m implicitreg.experiments: {error}") from None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -25,6 +25,7 @@ from functools import partial
 from typing import Any
 
 from implicitreg import ensembles, gradstats, nets
+from implicitreg._brief import brief
 from implicitreg._torch import torch
 from implicitreg.experiments import population
 from implicitreg.gap.precondition import InverseCovariance, low_rank
@@ -110,6 +111,7 @@ class Arm:
     rank: int = 0
     rho: float = 1.0
     power: float = 1.0
+    __repr__ = brief
 
 
 def arms(n: int, settings: Mapping[str, Any]) -> dict[str, Arm]:
@@ -143,6 +145,7 @@ class Split:
     pool: tuple[Tensor, Tensor]
     test: tuple[Tensor, Tensor]
     widths: tuple[int, ...]
+    __repr__ = brief
 
     @classmethod
     def of(cls, settings: Mapping[str, Any], device: torch.device) -> Split:

@@ -24,6 +24,7 @@ from itertools import islice
 from typing import Any
 
 from implicitreg import ensembles, nets
+from implicitreg._brief import brief
 from implicitreg._torch import torch
 from implicitreg.experiments import population
 from torch import Tensor, nn
@@ -110,6 +111,7 @@ class Part:
     inputs: Tensor
     targets: Tensor
     truth: Tensor
+    __repr__ = brief
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,6 +123,7 @@ class Draw:
     test: Part
     weights: Tensor
     model: nn.Sequential
+    __repr__ = brief
 
 
 def drawn(settings: Mapping[str, Any], device: torch.device) -> Draw:

@@ -334,7 +334,8 @@ def log_inverse_loss(net: Network, theta: ArrayLike) -> float:
     >>> log_inverse_loss(Diagonal([[1.0]], [1]), [100.0, 0.0])
     10000.0
     """
-    return -float(logsumexp(-net.q(_parameters(net, theta))))
+    theta = _parameters(net, theta)
+    return -float(logsumexp(-net.q(theta)))
 
 
 def smoothed_margin(net: Network, theta: ArrayLike) -> float:
