@@ -8,10 +8,13 @@ dual
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import wraps
 from itertools import count
+from typing import ParamSpec
 
 import numpy as np
 from implicitreg import _validate as check
@@ -28,7 +31,6 @@ __all__ = [
     "Potential",
     "entropy",
     "hypentropy",
-    "increasing_times",
     "margin",
     "margin_direction",
     "mirror_descent",
@@ -42,6 +44,7 @@ __all__ = [
 ]
 
 Elementwise = Callable[[np.ndarray], np.ndarray]
+P = ParamSpec("P")
 
 _MOST_CALLS = 40_000  # of the right-hand side of a polynomial flow; scaled columns take some ten thousand
 
@@ -104,6 +107,23 @@ def increasing_times(name: str, value: ArrayLike) -> np.ndarray:
     if times[0] < 0 or (np.diff(times) < 0).any():
         raise ValueError(f"{name} = {times}: expected non-negative times that do not decrease")
     return times
+
+
+def in_any_order(name: str) -> Callable[[Callable[P, np.ndarray]], Callable[P, np.ndarray]]:
+    """Of a flow that is followed forwards, which takes increasing times as its argument ``name``, one for any order."""
+
+    def decorate(flow: Callable[P, np.ndarray]) -> Callable[P, np.ndarray]:
+        signature = inspect.signature(flow)
+
+        @wraps(flow)
+        def followed(*args: P.args, **kwargs: P.kwargs) -> np.ndarray:
+            bound = signature.bind(*args, **kwargs)
+            bound.arguments[name], back = np.unique(check.vector(name, bound.arguments[name]), return_inverse=True)
+            return flow(*bound.args, **bound.kwargs)[back]
+
+        return followed
+
+    return decorate
 
 
 def quadratic() -> Potential:
@@ -448,6 +468,7 @@ def polynomial_direction(X: ArrayLike, y: ArrayLike, k: float) -> np.ndarray:
     return u / np.linalg.norm(u)
 
 
+@in_any_order("log_t")
 def polynomial_flow(X: ArrayLike, y: ArrayLike, log_t: ArrayLike, k: float, w0: ArrayLike | None = None) -> np.ndarray:
     r"""Gradient flow of a loss with a polynomial tail, to times like :math:`e^{200}`.
 
@@ -458,7 +479,7 @@ def polynomial_flow(X: ArrayLike, y: ArrayLike, log_t: ArrayLike, k: float, w0: 
     X, y : (n, d) and (n,) arrays
         Inputs and labels -1 or 1.
     log_t : (m,) array
-        Increasing values of :math:`s = \log(1+t)\ge0`.
+        Values of :math:`s = \log(1+t)\ge0`, in any order.
     k : float
         Exponent of the tail, positive.
     w0 : (d,) array, optional
@@ -472,7 +493,7 @@ def polynomial_flow(X: ArrayLike, y: ArrayLike, log_t: ArrayLike, k: float, w0: 
     Raises
     ------
     ValueError
-        If shapes disagree, an entry is not finite, a label is not -1 or 1, ``k <= 0``, ``log_t`` decreases, is
+        If shapes disagree, an entry is not finite, a label is not -1 or 1, ``k <= 0``, ``log_t`` is
         negative, or is so large that the weights overflow (``log_t > 700 (k + 2)``).
     ArithmeticError
         If 40 000 evaluations of the velocity do not reach the last time, as with columns of very different size or

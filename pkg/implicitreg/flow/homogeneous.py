@@ -16,7 +16,7 @@ import numpy as np
 from implicitreg import _validate as check
 from implicitreg._brief import brief
 from implicitreg.flow._svm import NotSeparable, hard_margin, signed_rows
-from implicitreg.flow.geometry import increasing_times
+from implicitreg.flow.geometry import in_any_order, increasing_times
 from numpy.typing import ArrayLike
 from scipy.integrate import solve_ivp
 from scipy.optimize import nnls
@@ -419,6 +419,7 @@ def normalized_margin(net: Network, theta: ArrayLike) -> float:
     return float(net.q(theta).min() / np.linalg.norm(theta) ** net.degree)
 
 
+@in_any_order("tau")
 def gradient_flow(net: Network, theta0: ArrayLike, tau: ArrayLike, h: float | None = None) -> np.ndarray:
     r"""The path of gradient flow on :math:`L = \sum_ie^{-q_i}`, in a time that reaches tiny losses.
 
@@ -431,7 +432,7 @@ def gradient_flow(net: Network, theta0: ArrayLike, tau: ArrayLike, h: float | No
     theta0 : (size,) array
         Parameters at :math:`\tau = 0`, not all zero.
     tau : (m,) array
-        Times, non-negative, not decreasing.
+        Times, non-negative, in any order.
     h : float, optional
         Largest step of the classical Runge-Kutta method of order 4, for networks with kinks (at which adaptive
         methods stall): 1e-3 by default there, stable while ``h log(1/L)`` is about 1 or less. Smooth networks use
@@ -445,7 +446,7 @@ def gradient_flow(net: Network, theta0: ArrayLike, tau: ArrayLike, h: float | No
     Raises
     ------
     ValueError
-        If ``theta0`` is zero, not finite or of another size, ``tau`` decreases or is negative, ``h <= 0``,
+        If ``theta0`` is zero, not finite or of another size, ``tau`` is negative, ``h <= 0``,
         ``theta0`` is a critical point, or ``tau`` leads beyond :math:`\log(1/L) = 10^7`, which is soon: like
         :math:`e^{\mathcal L\tau}`.
     NotSeparable
