@@ -375,7 +375,6 @@ BAD = {
     "theta zero": (lambda: hom.normalized_margin(LINEAR, 0 * GOOD), ValueError, "theta is zero"),
     "theta infinite": (lambda: hom.log_inverse_loss(LINEAR, np.inf * GOOD), ValueError, "theta"),
     "negative time": (lambda: hom.gradient_flow(LINEAR, GOOD, [-1.0]), ValueError, "tau"),
-    "negative time": (lambda: hom.gradient_flow(LINEAR, GOOD, [1.0, -0.5]), ValueError, "tau"),
     "step zero": (lambda: hom.gradient_flow(LINEAR, GOOD, [1.0], h=0), ValueError, "h = 0"),
     "critical point": (
         lambda: hom.gradient_flow(NETS["linear-4"], np.eye(NETS["linear-4"].size)[0], [1.0]),
