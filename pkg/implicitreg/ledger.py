@@ -136,8 +136,12 @@ def explain(id: str) -> Claim:
 
 
 def of_chapter(file: str) -> tuple[Claim, ...]:
-    """The claims stated in one chapter, e.g. ``"book/1-flow/01_min_norm.ipynb"``."""
-    return tuple(c for c in claims() if c.chapter.split("#")[0] == file)
+    """The claims stated in one chapter, e.g. ``"book/1-flow/01_min_norm.ipynb"``; a ValueError if there are none."""
+    found = tuple(c for c in claims() if c.chapter.split("#")[0] == file)
+    if not found:
+        near = difflib.get_close_matches(str(file), {c.chapter.split("#")[0] for c in claims()}, n=3, cutoff=0.3)
+        raise ValueError(f"file = {file!r}: expected a chapter with claims, such as {', '.join(map(repr, near))}")
+    return found
 
 
 def _claim(entry: dict[str, Any]) -> Claim:

@@ -44,7 +44,7 @@ __all__ = [
 ]
 
 Elementwise = Callable[[np.ndarray], np.ndarray]
-P = ParamSpec("P")
+_P = ParamSpec("_P")
 
 _MOST_CALLS = 40_000  # of the right-hand side of a polynomial flow; scaled columns take some ten thousand
 
@@ -109,14 +109,14 @@ def increasing_times(name: str, value: ArrayLike) -> np.ndarray:
     return times
 
 
-def in_any_order(name: str) -> Callable[[Callable[P, np.ndarray]], Callable[P, np.ndarray]]:
+def in_any_order(name: str) -> Callable[[Callable[_P, np.ndarray]], Callable[_P, np.ndarray]]:
     """Of a flow that is followed forwards, which takes increasing times as its argument ``name``, one for any order."""
 
-    def decorate(flow: Callable[P, np.ndarray]) -> Callable[P, np.ndarray]:
+    def decorate(flow: Callable[_P, np.ndarray]) -> Callable[_P, np.ndarray]:
         signature = inspect.signature(flow)
 
         @wraps(flow)
-        def followed(*args: P.args, **kwargs: P.kwargs) -> np.ndarray:
+        def followed(*args: _P.args, **kwargs: _P.kwargs) -> np.ndarray:
             bound = signature.bind(*args, **kwargs)
             bound.arguments[name], back = np.unique(check.vector(name, bound.arguments[name]), return_inverse=True)
             return flow(*bound.args, **bound.kwargs)[back]

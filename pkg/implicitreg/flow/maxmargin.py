@@ -34,6 +34,7 @@ from scipy.optimize import linprog
 from scipy.special import expit, logsumexp, softmax, wrightomega
 
 __all__ = [
+    "LOSSES",
     "Asymptotics", "HardMargin", "NotSeparable", "asymptotics", "degenerate_example", "gradient_descent",
     "gradient_flow", "hard_margin", "hinge_threshold", "margin", "margin_gap_bound", "momentum_gradient_descent",
     "momentum_margin_gap_bound", "normalized_gradient_descent", "normalized_margin_gap_bound", "soft_margin",

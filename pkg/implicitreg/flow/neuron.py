@@ -28,6 +28,9 @@ __all__ = [
     "leaky_relu",
     "limit",
     "relu_example",
+    "sigmoid",
+    "softplus",
+    "tanh",
 ]
 
 _MOST_CALLS = 200_000  # of the right-hand side; smooth activations take a few thousand
@@ -60,8 +63,13 @@ class ReluExample:
 
 
 sigmoid = Activation(expit, logit, lambda u: expit(u) * expit(-u))
+"""The logistic function 1 / (1 + exp(-u))."""
+
 tanh = Activation(np.tanh, np.arctanh, lambda u: 1 - np.tanh(u) ** 2)
+"""The hyperbolic tangent."""
+
 softplus = Activation(lambda u: np.logaddexp(0, u), lambda v: v + np.log(-np.expm1(-v)), expit)
+"""The smooth ReLU log(1 + exp(u))."""
 
 
 def leaky_relu(slope: float) -> Activation:
