@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 from implicitreg import _console
-from implicitreg._brief import brief
 
 __all__ = ["Exercise", "check", "labels"]
 
@@ -42,7 +41,6 @@ class Exercise:
     hint: str
     draw: Callable[[np.random.Generator], tuple[Any, ...]] | None = None
     judge: Callable[..., bool] | None = None
-    __repr__ = brief
 
 
 def check(label: str, answer: Any) -> bool:
