@@ -47,7 +47,7 @@ BOOKISH := tests/book tests/benchmarks tests/test_runbook.py tests/test_plain.py
 test-lowest:
 	@$(PYTHON) -m venv --clear $(LOWEST)
 	@$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c tests/lowest.txt '.[torch]' \
-	  setuptools pytest pytest-xdist hypothesis jedi nbformat
+	  setuptools pytest pytest-xdist hypothesis ipython nbformat
 	@$(LOWEST)/bin/python -m pytest -q -n 2 tests $(BOOKISH:%=--ignore=%)
 
 $(READY): requirements.txt constraints.txt pyproject.toml setup.py

@@ -91,7 +91,7 @@ def python(built, tmp_path_factory):
     (home / "desk").mkdir()
 
     def script(code, **env):
-        return run(sys.executable, "-S", "-W", "error", "-c", code, cwd=home / "desk",
+        return run(sys.executable, "-S", "-c", code, cwd=home / "desk",
                    **{"PYTHONPATH": str(home / "site"), "PYTHONDONTWRITEBYTECODE": "1", **env})  # fmt: skip
 
     script.home = home

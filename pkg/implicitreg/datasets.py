@@ -703,7 +703,8 @@ def _pixels(path: Path, name: str, read: Callable[[], bytes]) -> np.ndarray:
         if image.mode not in _MODES or "transparency" in image.info:
             raise ValueError(f"mode {image.mode}, expected 8-bit grey or RGB without transparency")
         mode = _MODES[image.mode]
-        ImageOps.exif_transpose(image, in_place=True)
+        if image.format != "TIFF":  # which Pillow turns as it loads
+            ImageOps.exif_transpose(image, in_place=True)
         pixels = np.asarray(image.convert(mode))
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
