@@ -441,7 +441,6 @@ def _range(law: LeastSquares) -> tuple[np.ndarray, np.ndarray]:
 
 def _check_specification(law: LeastSquares) -> None:
     inputs, which = np.unique(law.x, axis=0, return_inverse=True)
-    which = which.ravel()  # NumPy 2.0 gives a column
     means = np.zeros(len(inputs))
     np.add.at(means, which.ravel(), law.probabilities * law.residuals)
     worst = int(np.abs(means).argmax())
