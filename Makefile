@@ -33,7 +33,7 @@ run: $(READY)
 	@$(PY) -m implicitreg.runbook $(CHAPTER)
 
 lint: $(READY)
-	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m codespell_lib README.md CONTRIBUTING.md book pkg tests
+	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m codespell_lib README.md CONTRIBUTING.md SECURITY.md book pkg tests
 
 browser:
 	@bash tests/book/browser/install.sh

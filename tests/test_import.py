@@ -46,7 +46,7 @@ def test_type_checkers_see_what_is_announced_and_nothing_else(path):
 
 @pytest.mark.parametrize(
     ("code", "found"),
-    [("ir.flow.minnorm.limit", True), ("ir.flow.minnorm.limt", False), ("ir.nosuch", False), ("ir.explain", True)],
+    [("ir.flow.minnorm.limit", True), ("ir.flow.minnorm.limits", False), ("ir.nosuch", False), ("ir.explain", True)],
 )
 def test_an_editor_knows_the_names_without_running_them(code, found):
     assert bool(jedi.Script(f"import implicitreg as ir\n{code}").infer(2, len(code))) == found
