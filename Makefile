@@ -12,7 +12,7 @@ PYTHON  ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do 
 export OMP_NUM_THREADS := 1
 export OPENBLAS_NUM_THREADS := 1
 
-.PHONY: book serve lab run test lint browser clean
+.PHONY: book serve lab run test test-lowest lint browser clean
 
 book: $(READY)
 	@rm -rf _build/html
@@ -33,13 +33,22 @@ run: $(READY)
 	@$(PY) -m implicitreg.runbook $(CHAPTER)
 
 lint: $(READY)
-	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m codespell_lib README.md CONTRIBUTING.md book pkg tests
+	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m codespell_lib README.md CONTRIBUTING.md SECURITY.md book pkg tests
 
 browser:
 	@bash tests/book/browser/install.sh
 
 test: book lint browser
 	@BOOK_HTML=$(CURDIR)/_build/html $(PY) -m pytest -q -n 2 tests --doctest-modules pkg --nbmake --nbmake-timeout=120 book
+
+# The tests of the package with the lowest versions that it allows, in an environment of their own; not part of `make test`.
+LOWEST  := _build/lowest
+BOOKISH := tests/book tests/benchmarks tests/test_runbook.py tests/test_plain.py
+test-lowest:
+	@$(PYTHON) -m venv --clear $(LOWEST)
+	@$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c tests/lowest.txt '.[torch]' \
+	  setuptools pytest pytest-xdist hypothesis ipython nbformat
+	@$(LOWEST)/bin/python -m pytest -q -n 2 tests $(BOOKISH:%=--ignore=%)
 
 $(READY): requirements.txt constraints.txt pyproject.toml setup.py
 	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed; set PYTHON=/path/to/python"; exit 1; }

@@ -7,9 +7,12 @@ import gzip
 import hashlib
 import io
 import os
+import pickle
+import stat
 import struct
 import tarfile
 import threading
+import tracemalloc
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import FrozenInstanceError, replace
@@ -596,6 +599,157 @@ def test_sources_name_the_file_and_no_folder_above_it(cache):
     assert load(f"npz:{cache / 'a.npz'}").source == "arrays from a.npz"
 
 
+def tar_with(members: dict[str, tuple[bytes, str]], compression: str = "") -> bytes:
+    """a/0.png and a/1.png, then members of other types: name -> (type, target)."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode=f"w:{compression}") as archive:
+        for i in range(2):
+            info = tarfile.TarInfo(f"a/{i}.png")
+            info.size = len(png(i))
+            archive.addfile(info, io.BytesIO(png(i)))
+        for name, (kind, target) in members.items():
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, target
+            archive.addfile(info)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("compression", ["", "gz", "xz", "bz2"])
+def test_links_in_a_tar_stand_for_the_files_they_point_to(compression, cache):
+    links = {
+        "b/hard.png": (tarfile.LNKTYPE, "a/1.png"),
+        "b/soft.png": (tarfile.SYMTYPE, "../a/0.png"),
+        "b/twice.png": (tarfile.SYMTYPE, "hard.png"),
+        "b/up.png": (tarfile.SYMTYPE, "./../b/soft.png"),
+        "README": (tarfile.SYMTYPE, "a/0.png"),
+        ".hidden.png": (tarfile.SYMTYPE, "/etc/passwd"),
+    }
+    put(cache, {"a.tar": tar_with(links, compression)})
+    result = load("archive:a.tar", dtype="uint8")
+    pixels = [np.asarray(Image.open(io.BytesIO(png(i)))).transpose(2, 0, 1) for i in (0, 1, 1, 0, 1, 0)]
+    np.testing.assert_array_equal(result.images, pixels)
+    assert result.labels.tolist() == [0, 0, 1, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "target", "message"),
+    [
+        ("b/0.png", tarfile.SYMTYPE, "/etc/passwd", "link to /etc/passwd, which is no file of this archive"),
+        ("b/0.png", tarfile.SYMTYPE, "../../x.png", "no file of this archive"),
+        ("b/0.png", tarfile.LNKTYPE, "a/9.png", "no file of this archive"),
+        ("b", tarfile.SYMTYPE, "a", "b is a link to a, which is no file"),
+        ("b/0.png", tarfile.SYMTYPE, "0.png", "no file of this archive"),
+        ("b/0.png", tarfile.FIFOTYPE, "", "is a pipe or a device"),
+        ("b/0.png", tarfile.CHRTYPE, "", "is a pipe or a device"),
+    ],
+    ids=["absolute", "outside", "missing", "folder", "itself", "pipe", "device"],
+)
+def test_links_that_cannot_be_followed_are_refused_not_dropped(name, kind, target, message, cache):
+    put(cache, {"a.tar": tar_with({name: (kind, target)})})
+    with pytest.raises(DataError, match=f"a.tar cannot be read.*{message}"):
+        load("archive:a.tar")
+
+
+def test_a_link_in_a_zip_is_refused(cache):
+    link = zipfile.ZipInfo("b")
+    link.create_system, link.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(cache / "a.zip", "w") as archive:
+        archive.writestr("a/0.png", png(0))
+        archive.writestr(link, "a")
+    with pytest.raises(DataError, match="b is a link"):
+        load("archive:a.zip")
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("again", ["a/0.png", "./a/0.png"])
+@pytest.mark.parametrize("form", ["a.zip", "a.tar"])
+def test_two_files_of_one_name_are_refused(form, again, cache):
+    if form == "a.zip":
+        with zipfile.ZipFile(cache / form, "w") as archive:
+            archive.writestr("a/0.png", png(0))
+            archive.writestr(again, png(1))
+    else:
+        with tarfile.open(cache / form, "w") as archive:
+            for name in ("a/0.png", again):
+                info = tarfile.TarInfo(name)
+                info.size = len(png(0))
+                archive.addfile(info, io.BytesIO(png(0)))
+    with pytest.raises(DataError, match=r"two files called a/0\.png"):
+        load(f"archive:{form}")
+
+
+def peak(name: str) -> int:
+    """The memory that Python asked for while a data set was refused, in bytes."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match="at most"):
+            load(name)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_member_that_inflates_to_much_is_refused_before_it_is_read(cache):
+    """100 MB of zeros take 100 kB in a zip or a tar.gz; a tar header can announce a name of any length."""
+    zeros, many = bytes(1 << 20), 100
+    with zipfile.ZipFile(cache / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive, archive.open("a/0.png", "w") as file:
+        for _ in range(many):
+            file.write(zeros)
+    for kind, name in ((tarfile.REGTYPE, "big.tar.gz"), (tarfile.XHDTYPE, "head.tar.gz")):
+        info = tarfile.TarInfo("a/0.png")
+        info.size, info.type = many << 20, kind
+        with gzip.open(cache / name, "wb", compresslevel=1) as file:
+            file.write(info.tobuf())
+            for _ in range(many):
+                file.write(zeros)
+            file.write(bytes(1024))
+    for file in ("a.zip", "big.tar.gz", "head.tar.gz"):
+        assert (cache / file).stat().st_size < 1e6
+        assert peak(f"archive:{file}") < 20e6
+
+
+def test_an_array_that_inflates_to_much_is_refused_before_it_is_read(cache, monkeypatch):
+    monkeypatch.setattr(datasets, "_LARGEST_ARRAY", 50 << 20)
+    np.savez_compressed(cache / "a.npz", images=np.zeros((60, 1 << 10, 1 << 10), np.uint8), labels=np.zeros(60, int))
+    assert peak("npz:a.npz") < 20e6
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_named_pipe_is_no_image(cache):
+    """To open it would be to wait for ever."""
+    put(cache / "tree", {"a/0.png": png(0)})
+    os.mkfifo(cache / "tree" / "a" / "1.png")
+    with pytest.raises(DataError, match=r"1\.png cannot be read.*it is a pipe"):
+        load("folder:tree")
+
+
+# what the eight orientations of EXIF do to an image, rows first
+TURNS = {
+    1: lambda a: a, 2: np.fliplr, 3: lambda a: np.rot90(a, 2), 4: np.flipud,
+    5: lambda a: a.transpose(1, 0, 2), 6: lambda a: np.rot90(a, -1),
+    7: lambda a: np.rot90(a, 2).transpose(1, 0, 2), 8: np.rot90,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("orientation", TURNS)
+def test_a_photograph_stands_upright(orientation, kind, cache):
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 6, 3), dtype=np.uint8)
+    exif, stream = Image.Exif(), io.BytesIO()
+    exif[0x0112] = orientation
+    Image.fromarray(pixels).save(stream, kind, exif=exif, **({"lossless": True} if kind == "WEBP" else {}))
+    put(cache, {f"tree/a/0.{kind.lower()}": stream.getvalue()})
+    (image,) = load("folder:tree", dtype="uint8").images
+    np.testing.assert_array_equal(image.transpose(1, 2, 0), TURNS[orientation](pixels))
+
+
+def test_errors_hold_no_addresses_of_objects(cache):
+    put(cache, {"tree/a/0.png": b"no image"})
+    with pytest.raises(DataError, match="no image that Pillow knows") as caught:
+        load("folder:tree")
+    assert " at 0x" not in str(caught.value)
+
+
 def test_members_that_point_outside_are_never_written(cache):
     before = contents(cache.parent)
     put(cache, {"a.tar": tar_bytes({"../escaped/0.png": png(0), "/etc/cat/0.png": png(1)})})
@@ -699,11 +853,11 @@ GOOD = {"images": np.zeros((4, 3, 5), np.uint8), "labels": np.arange(4)}
     [
         (npz(labels=GOOD["labels"]), "images"),
         (npz(images=GOOD["images"]), "labels"),
-        (npz(images=np.array([None, 1]), labels=[0, 1]), "allow_pickle"),
+        (npz(images=np.array([None, 1]), labels=[0, 1]), "Python objects"),
         (npz(**GOOD | {"images": np.zeros((4, 6, 5, 3), np.uint8)}), r"shape \(4, 6, 5, 3\).*C = 1 or 3"),
         (npz(**GOOD | {"images": np.zeros((4, 5, 6, 2), np.uint8)}), r"shape \(4, 5, 6, 2\)"),
         (npz(**GOOD | {"images": np.zeros((0, 5, 6), np.uint8)}), r"shape \(0, 1, 5, 6\)"),
-        (npz(**GOOD | {"images": np.full((4, 3, 5), 2.0)}), r"floats in \[0, 1\]"),
+        (npz(**GOOD | {"images": np.full((4, 3, 5), 2.0)}), r"float64 from 2 to 2, expected .* floats in \[0, 1\]"),
         (npz(**GOOD | {"images": np.full((4, 3, 5), np.nan)}), r"floats in \[0, 1\]"),
         (npz(**GOOD | {"images": np.zeros((4, 3, 5), int)}), "images are int64"),
         (npz(**GOOD | {"labels": np.arange(3)}), "expected 4 integers"),
@@ -713,11 +867,14 @@ GOOD = {"images": np.zeros((4, 3, 5), np.uint8), "labels": np.arange(4)}
         (npz(**GOOD)[:100], "BadZipFile"),
         (npz(**GOOD)[:-40], "BadZipFile"),
         (npy(np.zeros(3)), "a single array"),
+        (pickle.dumps(GOOD), "Python objects, which are not loaded"),
+        (npy(np.array([None])), "Python objects, which are not loaded"),
         (b"", "EOFError"),
     ],
     ids=[
         "no images", "no labels", "pickled", "channels last", "channels", "empty", "above one", "nan", "integers",
-        "sizes", "float labels", "negative label", "huge label", "truncated", "no directory", "npy", "empty file",
+        "sizes", "float labels", "negative label", "huge label", "truncated", "no directory", "npy", "pickle",
+        "pickled npy", "empty file",
     ],
 )  # fmt: skip
 def test_npz_files_that_are_wrong_are_named(content, message, cache):

@@ -1,12 +1,15 @@
 """The package loads fast, says what it has, and refuses what is wrong in the same words everywhere."""
 
 import ast
+import importlib
+import inspect
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import implicitreg as ir
+import jedi
 import numpy as np
 import pytest
 from implicitreg import _validate
@@ -25,6 +28,46 @@ def test_everything_announced_is_there():
     for package in (ir, ir.flow, ir.gap, ir.diagrams, ir.diagrams.corollaries, ir.ensembles, ir.noise):
         for name in dir(package):
             assert getattr(package, name) is not None
+
+
+LAZY = [p for p in sorted(PACKAGE.rglob("__init__.py")) if "attach(" in p.read_text("utf8")]
+
+
+@pytest.mark.parametrize("path", LAZY, ids=lambda p: p.parent.name)
+def test_type_checkers_see_what_is_announced_and_nothing_else(path):
+    """Names for type checkers are imported; the function that finds them at run time would say yes to every name."""
+    (split,) = (node for node in ast.parse(path.read_text("utf8")).body if isinstance(node, ast.If))
+    assert ast.unparse(split.test) == "TYPE_CHECKING"
+    imported = [a.asname or a.name for node in split.body for a in node.names]
+    package = importlib.import_module(".".join(path.parent.relative_to(PACKAGE.parent).parts))
+    assert sorted(imported) == sorted(set(package.__all__) - {"NAMES"}) == sorted(set(dir(package)) - {"NAMES"})
+    assert "__getattr__" in ast.unparse(split.orelse[0])
+
+
+@pytest.mark.parametrize(
+    ("code", "found"),
+    [("ir.flow.minnorm.limit", True), ("ir.flow.minnorm.limits", False), ("ir.nosuch", False), ("ir.explain", True)],
+)
+def test_an_editor_knows_the_names_without_running_them(code, found):
+    assert bool(jedi.Script(f"import implicitreg as ir\n{code}").infer(2, len(code))) == found
+
+
+MODULES = [
+    p for p in sorted(PACKAGE.rglob("*.py"))
+    if not any(part.startswith("_") for part in p.relative_to(PACKAGE).with_suffix("").parts)
+]  # fmt: skip
+
+
+SHARED = {"in_any_order", "increasing_times"}  # helpers of two modules
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_every_public_module_says_what_is_public(path):
+    """All functions and classes without an underscore, and nothing that is not there."""
+    module = importlib.import_module(".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts))
+    defined = {n.name for n in ast.parse(path.read_text("utf8")).body if isinstance(n, ast.FunctionDef | ast.ClassDef)}
+    assert {name for name in defined if not name.startswith("_")} - SHARED <= set(module.__all__)
+    assert all(hasattr(module, name) and not inspect.ismodule(getattr(module, name)) for name in module.__all__)
 
 
 def test_unknown_attribute_names_the_known():

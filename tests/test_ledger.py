@@ -1,10 +1,5 @@
 """The ledger's reader; what the entries point to is checked in tests/book/test_claims.py."""
 
-import subprocess
-import sys
-import zipfile
-from pathlib import Path
-
 import pytest
 from implicitreg import ledger
 
@@ -64,28 +59,20 @@ def test_explain_names_what_was_printed_and_what_is_true():
     assert max(map(len, text.splitlines())) <= 130
 
 
+def test_claims_of_a_chapter_and_of_none():
+    claims = ledger.of_chapter("book/1-flow/01_min_norm.ipynb")
+    assert claims == tuple(c for c in ledger.claims() if "/01_min_norm.ipynb" in c.chapter)
+    with pytest.raises(ValueError, match=r"file = '01_min_norm': expected a chapter .*01_min_norm\.ipynb"):
+        ledger.of_chapter("01_min_norm")
+
+
+def test_a_claim_reads_the_same_at_the_prompt_and_printed():
+    claim = ledger.explain("hegde-erratum-2")
+    assert repr(claim) == str(claim)
+
+
 def test_explain_unknown_names_neighbours():
     with pytest.raises(
         ValueError, match="id = 'hegde-eratum-2': expected a claim of the ledger, such as 'hegde-erratum-2'"
     ):
         ledger.explain("hegde-eratum-2")
-
-
-def test_wheel_carries_the_ledger(tmp_path):
-    root = Path(__file__).parents[1]
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "-q",
-        "--no-deps",
-        "--no-build-isolation",
-        "-w",
-        str(tmp_path),
-        ".",
-    ]
-    subprocess.run(command, cwd=root, check=True, capture_output=True)
-    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
-        assert wheel.read("implicitreg/claims.yml") == (root / "book" / "claims.yml").read_bytes()
-        assert "implicitreg/py.typed" in wheel.namelist()

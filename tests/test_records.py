@@ -1,9 +1,12 @@
 """Records are whole, finite, and named after what they hold."""
 
 import json
+import shutil
+import subprocess
+from pathlib import Path
 
 import pytest
-from implicitreg import records
+from implicitreg import _places, records
 
 
 def save(folder, **changes):
@@ -49,3 +52,69 @@ def test_incomplete_record_is_refused(tmp_path):
 )
 def test_every_record_of_the_book_loads(path):
     assert records.load(path.stem)["name"] == path.stem
+
+
+def git(folder, *arguments):
+    identity = ("-c", "user.name=a", "-c", "user.email=a@b")
+    return subprocess.run(
+        ["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A repository that holds the package, and nothing else."""
+    if shutil.which("git") is None:
+        pytest.skip("git is not here")
+    root = (tmp_path / "ours").resolve()
+    (root / "pkg" / "implicitreg").mkdir(parents=True)
+    (root / "pkg" / "implicitreg" / "__init__.py").write_text("")
+    git(root, "init", "-q")
+    git(root, "add", ".")
+    git(root, "commit", "-q", "-m", "ours")
+    monkeypatch.setattr(_places, "CHECKOUT", root)
+    return root
+
+
+def test_the_revision_is_that_of_the_checkout(checkout):
+    assert records._revision() == git(checkout, "rev-parse", "--short=12", "HEAD")
+    (checkout / "notes").write_text("outside the package")
+    assert not records._revision().endswith("+")
+    (checkout / "pkg" / "implicitreg" / "__init__.py").write_text("x = 1\n")
+    assert records._revision() == git(checkout, "rev-parse", "--short=12", "HEAD") + "+"
+
+
+def test_a_repository_that_the_environment_names_is_not_asked(checkout, tmp_path, monkeypatch):
+    """As inside a hook of another repository."""
+    git(tmp_path, "init", "-q", "other")
+    git(tmp_path / "other", "commit", "-q", "--allow-empty", "-m", "other")
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "other" / ".git"))
+    monkeypatch.setenv("GIT_WORK_TREE", str(checkout))
+    revision = records._revision()
+    monkeypatch.delenv("GIT_DIR")
+    monkeypatch.delenv("GIT_WORK_TREE")
+    assert revision == git(checkout, "rev-parse", "--short=12", "HEAD")
+
+
+@pytest.mark.parametrize("where", ["below", "ignored"])
+def test_another_project_s_commit_is_no_revision(checkout, monkeypatch, where):
+    """The package as a folder of another repository, or unpacked at its top and ignored there."""
+    if where == "below":
+        monkeypatch.setattr(_places, "CHECKOUT", checkout / "pkg")
+    else:
+        (checkout / ".gitignore").write_text("pkg\n")
+        git(checkout, "rm", "-rq", "--cached", "pkg")
+        git(checkout, "commit", "-q", "-m", "theirs")
+    assert records._revision() == "unknown"
+
+
+def test_an_installed_package_reads_its_copy_and_writes_beside_the_reader(tmp_path, monkeypatch):
+    monkeypatch.setattr(_places, "CHECKOUT", None)
+    monkeypatch.chdir(tmp_path)
+    assert records.load("tracking")["name"] == "tracking"
+    file = records.save("tracking", settings={}, seeds=[], results={"x": 1}, wall_seconds=0)
+    assert file == Path.cwd() / "implicitreg_records" / "tracking.json"
+    assert records.load("tracking")["results"] == {"x": 1}
+    assert records.load("tracking", folder=str(records.FOLDER))["results"] != {"x": 1}
+    with pytest.raises(ValueError, match=r"implicitreg_records or .*records; there: .*tracking"):
+        records.load("nothing")

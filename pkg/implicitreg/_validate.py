@@ -9,40 +9,50 @@ from typing import Any
 import numpy as np
 
 
-def _floats(name: str, value: Any) -> np.ndarray:
-    """``value`` as a finite float64 array, or an error that names it."""
+def array(name: str, value: Any) -> np.ndarray:
+    """``value`` as NumPy reads it, or an error that names it; masked entries are no data, and never taken for it."""
+    if any(np.ma.is_masked(part) for part in (value if isinstance(value, list | tuple) else [value])):
+        raise ValueError(f"{name} has masked entries: expected numbers everywhere (drop or fill them first)")
     try:
-        array = np.asarray(value)
+        return np.asarray(value)
     except ValueError as error:
         raise ValueError(f"{name} is ragged: expected rows of equal length") from error
-    if array.dtype.kind not in "biuf":
-        raise TypeError(f"{name} has dtype {array.dtype}: expected real numbers")
-    array = array.astype(np.float64)
-    if not np.isfinite(array).all():
-        where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
-        raise ValueError(f"{name}{list(where) if where else ''} = {array[where]}: expected finite numbers")
-    return array
+    except (TypeError, RuntimeError) as error:  # a tensor with a graph, or on another device
+        raise TypeError(f"{name} is a {type(value).__name__}: expected an array of numbers ({error})") from error
+
+
+def _floats(name: str, value: Any) -> np.ndarray:
+    """``value`` as a finite float64 array, or an error that names it."""
+    numbers = array(name, value)
+    if numbers.dtype.kind not in "biuf":
+        way = next((f" ({name}.{m} gives them)" for m in ("toarray()", "to_numpy(float)")
+                    if hasattr(value, m.partition("(")[0])), "")  # fmt: skip
+        raise TypeError(f"{name} has dtype {numbers.dtype}: expected real numbers{way}")
+    numbers = numbers.astype(np.float64)
+    if not np.isfinite(numbers).all():
+        where = tuple(int(i) for i in np.argwhere(~np.isfinite(numbers))[0])
+        raise ValueError(f"{name}{list(where) if where else ''} = {numbers[where]}: expected finite numbers")
+    return numbers
 
 
 def matrix(name: str, value: Any, *, rows: int | None = None, columns: int | None = None) -> np.ndarray:
     """A finite, non-empty float64 matrix, with the given number of rows and columns where one is given."""
-    array = _floats(name, value)
-    if array.ndim != 2 or 0 in array.shape:
-        raise ValueError(f"{name} has shape {array.shape}: expected a non-empty matrix")
-    if rows not in (None, array.shape[0]) or columns not in (None, array.shape[1]):
-        want = (rows or array.shape[0], columns or array.shape[1])
-        raise ValueError(f"{name} has shape {array.shape}: expected {want}")
-    return array
+    M = _floats(name, value)
+    if M.ndim != 2 or 0 in M.shape:
+        raise ValueError(f"{name} has shape {M.shape}: expected a non-empty matrix")
+    if rows not in (None, M.shape[0]) or columns not in (None, M.shape[1]):
+        raise ValueError(f"{name} has shape {M.shape}: expected {(rows or M.shape[0], columns or M.shape[1])}")
+    return M
 
 
 def vector(name: str, value: Any, *, size: int | None = None) -> np.ndarray:
     """A finite, non-empty float64 vector, of the given length where one is given."""
-    array = _floats(name, value)
-    if array.ndim != 1 or array.size == 0:
-        raise ValueError(f"{name} has shape {array.shape}: expected a non-empty one-dimensional array")
-    if size is not None and array.size != size:
-        raise ValueError(f"{name} has shape {array.shape}: expected ({size},)")
-    return array
+    v = _floats(name, value)
+    if v.ndim != 1 or v.size == 0:
+        raise ValueError(f"{name} has shape {v.shape}: expected a non-empty one-dimensional array")
+    if size is not None and v.size != size:
+        raise ValueError(f"{name} has shape {v.shape}: expected ({size},)")
+    return v
 
 
 def data(X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -56,10 +66,10 @@ def number(
     below: float | None = None, high: float | None = None,
 ) -> float:  # fmt: skip
     """A finite float with ``above < value``, ``low <= value``, ``value < below``, ``value <= high`` where given."""
-    array = np.asarray(value)
-    if array.dtype.kind not in "iuf" or array.ndim != 0:
+    scalar = array(name, value)
+    if scalar.dtype.kind not in "iuf" or scalar.ndim != 0:
         raise TypeError(f"{name} = {value!r}: expected a real number")
-    x = float(array)
+    x = float(scalar)
     bounds = [("> ", above, above is None or x > above), (">= ", low, low is None or x >= low),
               ("< ", below, below is None or x < below), ("<= ", high, high is None or x <= high)]  # fmt: skip
     if not (math.isfinite(x) and all(ok for _, _, ok in bounds)):
@@ -83,22 +93,48 @@ def integer(name: str, value: Any, *, low: int | None = None, high: int | None =
 def indices(name: str, value: Any, *, size: int) -> np.ndarray:
     """A non-empty one-dimensional array of integers from 0 to ``size - 1``."""
     vector(name, value)
-    array = np.asarray(value)
-    if array.dtype.kind not in "iu":
-        raise TypeError(f"{name} has dtype {array.dtype}: expected integers")
-    wrong = (array < 0) | (array >= size)
+    found = np.array(value)
+    if found.dtype.kind not in "iu":
+        raise TypeError(f"{name} has dtype {found.dtype}: expected integers")
+    wrong = (found < 0) | (found >= size)
     if wrong.any():
         k = int(np.argmax(wrong))
-        raise ValueError(f"{name}[{k}] = {array[k]}: expected an integer, 0 to {size - 1}")
-    return array
+        raise ValueError(f"{name}[{k}] = {found[k]}: expected an integer, 0 to {size - 1}")
+    return found
 
 
 def choice(name: str, value: Any, options: Iterable[str]) -> str:
     """One of ``options``."""
     options = list(options)
-    if value not in options:
+    if not (isinstance(value, str) and value in options):
         raise ValueError(f"{name} = {value!r}: expected one of {', '.join(map(repr, options))}")
     return value
+
+
+def instance(name: str, value: Any, kind: type) -> Any:
+    """An object of the class ``kind``; the class itself is none."""
+    if isinstance(value, type) or not isinstance(value, kind):
+        got = f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"
+        raise TypeError(f"{name} is {got}: expected an object of the class {kind.__name__}")
+    return value
+
+
+def function(name: str, value: Any) -> Any:
+    """Something that can be called."""
+    if not callable(value):
+        raise TypeError(f"{name} is a {type(value).__name__}: expected a function")
+    return value
+
+
+def items(name: str, value: Any, *, least: int = 1) -> list[Any]:
+    """The items of a sequence or another iterable."""
+    try:
+        found = list(value)
+    except TypeError as error:
+        raise TypeError(f"{name} is a {type(value).__name__}: expected a sequence") from error
+    if len(found) < least:
+        raise ValueError(f"{name} is empty: expected at least one item")
+    return found
 
 
 def probabilities(name: str, value: Any, *, size: int | None = None) -> np.ndarray:

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from implicitreg import _validate
+from implicitreg import _console, _validate
+
+__all__ = ["MIN_SEPARATION", "CheckFailed", "NotFinite", "check", "rate", "record", "say"]
 
 MIN_SEPARATION = 5.0
 """A Monte-Carlo check must place the mistaken formula at least this many standard errors from the measurement."""
@@ -86,7 +88,7 @@ def check(
     ok    shorter than the detour: measured 5 at [0], at most 7; the mistaken 5 is exceeded by 8 at [1]
     """
     line = _compare(claim, says, measured, predicted, below, above, atol, rtol, sigmas, se, wrong)
-    print(f"ok    {line}")
+    _console.show(f"ok    {line}")
 
 
 def record(claim: str, **arguments: Any) -> None:
@@ -112,7 +114,7 @@ def record(claim: str, **arguments: Any) -> None:
         raise TypeError(f"record has no argument {strange[0]!r}: expected measured, {', '.join(defaults)}")
     if "measured" not in arguments:
         raise TypeError("record needs the argument measured")
-    print(f"record  {_compare(claim, **{**defaults, **arguments})}")
+    _console.show(f"record  {_compare(claim, **{**defaults, **arguments})}")
 
 
 def say(**values: Any) -> None:
@@ -140,7 +142,7 @@ def say(**values: Any) -> None:
         text = str(value)
         if not text.strip() or "\n" in text:
             raise ValueError(f"{key} = {text!r}: expected one line of text")
-        print(f"{key} = {text}")
+        _console.show(f"{key} = {text}")
 
 
 def rate(x: Any, y: Any) -> float:

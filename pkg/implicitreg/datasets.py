@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
 import lzma
 import math
 import os
+import posixpath
+import stat
 import struct
 import tarfile
 import textwrap
@@ -18,22 +21,28 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 import numpy as np
 from implicitreg import _validate
-from PIL import Image
+from implicitreg._brief import brief
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 with warnings.catch_warnings():  # in a notebook pooch's tqdm asks for ipywidgets; our progress bar needs none
     warnings.simplefilter("ignore")
     import pooch
 
+__all__ = ["DataError", "Dataset", "load"]
+
 _SPLITS = ("train", "test")
 _DIGITS = tuple("0123456789")
 _SUFFIXES = {".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+_LARGEST_FILE, _LARGEST_ARRAY = 1 << 26, 1 << 31
+"""What an image file may have, and an array of an npz file, in bytes, once it is inflated."""
 _MODES = {"1": "L", "L": "L", "P": "RGB", "RGB": "RGB"}
 _BROKEN = (
     OSError, ValueError, TypeError, LookupError, EOFError, RuntimeError, SyntaxError, OverflowError, struct.error,
-    zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile, Image.DecompressionBombError,
+    zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile, Image.DecompressionBombError, MemoryError,
 )  # fmt: skip
 """What the standard library, NumPy, SciPy and Pillow raise on damaged files."""
 
@@ -65,6 +74,7 @@ class Dataset:
     classes: tuple[str, ...]
     split: str
     source: str
+    __repr__ = brief
 
 
 @dataclass(frozen=True)
@@ -133,6 +143,10 @@ def load(
 
     An ``npz`` file holds ``images`` (n, H, W) or (n, C, H, W) with C = 1 or 3, uint8 or floats in [0, 1],
     and ``labels`` (n,), integers from 0.
+
+    A photograph is turned as its EXIF orientation says. Image files have at most 64 MiB, arrays of an npz file 2 GiB.
+    A link in a tar file stands for the member of the same file that it points to; one that points elsewhere, or to a
+    folder, is an error, as are links in a zip file and files that are no regular ones.
 
     References
     ----------
@@ -206,7 +220,8 @@ def _reading(path: Path, remedy: str) -> Iterator[None]:
 
 
 def _brief(error: BaseException) -> str:
-    return textwrap.shorten(f"{type(error).__name__}: {error}", 160)
+    words = "no image that Pillow knows" if isinstance(error, UnidentifiedImageError) else str(error)
+    return textwrap.shorten(f"{type(error).__name__}: {words}", 160)
 
 
 def _cache() -> Path:
@@ -444,22 +459,40 @@ def _require_split(path: Path, split: str, present: Iterable[str]) -> None:
 def _npz(path: Path, split: str) -> _Source:
     _require_split(path, split, ["all"])
     with _reading(path, "save it with numpy.savez(PATH, images=…, labels=…)"):
-        arrays = np.load(path, allow_pickle=False)
-        if isinstance(arrays, np.ndarray):
-            raise ValueError("it holds a single array without a name")
-        with arrays:
-            images, labels = arrays["images"], arrays["labels"]
+        images, labels = _arrays(path, "images", "labels")
         images = images[:, None] if images.ndim == 3 else images
         _check_arrays(images, labels)
     classes = tuple(map(str, range(int(labels.max()) + 1)))
     return _Source(labels.astype(np.int64), classes, f"arrays from {path.name}", images.__getitem__)
 
 
+def _arrays(path: Path, *names: str) -> list[np.ndarray]:
+    try:
+        file = np.load(path, allow_pickle=False)
+        if isinstance(file, np.ndarray):
+            raise ValueError("it holds a single array without a name")
+        with file:
+            for info in file.zip.infolist():
+                _check_size(info.filename, info.file_size, _LARGEST_ARRAY)
+            return [file[name] for name in names]
+    except ValueError as error:
+        if "pickle" not in str(error):
+            raise
+        raise ValueError("it holds Python objects, which are not loaded; expected arrays of numbers") from None
+
+
+def _check_size(name: str, size: int, limit: int = _LARGEST_FILE) -> None:
+    if size > limit:
+        raise ValueError(f"{name} would have {size / 2**20:,.0f} MiB, expected at most {limit >> 20:,}")
+
+
 def _check_arrays(images: np.ndarray, labels: np.ndarray) -> None:
     if images.ndim != 4 or images.shape[1] not in (1, 3) or images.size == 0:
         raise ValueError(f"images have shape {images.shape}, expected (n, H, W) or (n, C, H, W) with C = 1 or 3")
     if images.dtype != np.uint8 and (images.dtype.kind != "f" or not ((images >= 0) & (images <= 1)).all()):
-        raise ValueError(f"images are {images.dtype}, expected uint8 or floats in [0, 1]")
+        values = str(images.dtype)
+        values += f" from {images.min():g} to {images.max():g}" if images.dtype.kind in "iuf" else ""
+        raise ValueError(f"images are {values}, expected uint8 or floats in [0, 1]")
     if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":
         raise ValueError(f"labels are {labels.dtype} of shape {labels.shape}, expected {len(images)} integers")
     if labels.min() < 0 or labels.max() > 65535:
@@ -485,33 +518,111 @@ def _walk(path: Path) -> _Members:
 
     walked = os.walk(path, followlinks=True, onerror=fail)
     for file in sorted(Path(folder, file) for folder, _, files in walked for file in files):
-        yield file.relative_to(path).as_posix(), file.read_bytes
+        yield file.relative_to(path).as_posix(), partial(_read_file, file)
+
+
+def _read_file(file: Path) -> bytes:
+    status = file.stat()
+    if not stat.S_ISREG(status.st_mode):  # to open a pipe would be to wait for its other end
+        raise ValueError("it is a pipe, a socket or a device")
+    _check_size(file.name, status.st_size)
+    return file.read_bytes()
 
 
 def _zip(path: Path) -> _Members:
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
+            if stat.S_ISLNK(info.external_attr >> 16) and not _hidden(info.filename):
+                raise ValueError(f"{info.filename} is a link; pack the files themselves")
             if not info.is_dir():
-                yield info.filename, partial(archive.read, info)
+                yield info.filename, partial(_read_zipped, archive, info)
+
+
+def _read_zipped(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    _check_size(info.filename, info.file_size)
+    return archive.read(info)
 
 
 def _tar(path: Path) -> _Members:
-    with tarfile.open(path) as archive:
+    with _inflated(path) as file, tarfile.open(fileobj=file, mode="r:") as archive:
+        files, links = {}, []
         for member in archive:
             if member.isfile():
-                yield member.name, lambda member=member: archive.extractfile(member).read()
+                files[posixpath.normpath(member.name)] = member
+                yield member.name, partial(_read_tarred, archive, member)
+            elif not member.isdir() and not _hidden(member.name):
+                links.append(member)
         # tarfile takes the end of a truncated file, and a damaged header, for the end of the archive
-        archive.fileobj.seek(archive.offset)
-        if archive.fileobj.read(512) != bytes(512):
+        file.seek(archive.offset)
+        if file.read(512) != bytes(512):
             raise tarfile.ReadError("the end-of-archive block is missing: truncated or damaged")
-        while archive.fileobj.read(1 << 20):  # to the checksum that gzip, xz and bzip2 compare at the end
+        while file.read(1 << 20):  # to the checksum that gzip, xz and bzip2 compare at the end
             pass
+        files |= {posixpath.normpath(link.name): link for link in links}
+        ends = [(_linked(link, files), link.name) for link in links]
+        for end, name in sorted(ends, key=lambda pair: pair[0].offset):  # one more pass over a compressed file
+            yield name, partial(_read_tarred, archive, end)
+
+
+def _linked(member: tarfile.TarInfo, files: dict[str, tarfile.TarInfo]) -> tarfile.TarInfo:
+    """The regular file of the archive at the end of a chain of links."""
+    end, seen = member, set()
+    while end.islnk() or end.issym():
+        # a hard link counts from the top of the archive, a symbolic one from its own folder
+        above = posixpath.dirname(end.name) if end.issym() else ""
+        target = posixpath.normpath(posixpath.join(above, end.linkname))
+        if target not in files or target in seen:
+            raise ValueError(f"{member.name} is a link to {member.linkname}, which is no file of this archive")
+        seen.add(target)
+        end = files[target]
+    if not end.isfile():
+        raise ValueError(f"{end.name} is a pipe or a device")
+    return end
+
+
+def _read_tarred(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    _check_size(member.name, member.size)
+    return archive.extractfile(member).read()
+
+
+class _Bounded(io.BufferedIOBase):
+    """A file of which nobody reads more at once than an image may have, whatever size a header announces."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= _LARGEST_FILE:
+            raise ValueError(f"a header announces {size} bytes, expected at most {_LARGEST_FILE}")
+        return self.file.read(size)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self.file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self.file.tell()
+
+
+_INFLATE = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open, b"\x5d\x00\x00": lzma.open}
+
+
+@contextmanager
+def _inflated(path: Path) -> Iterator[_Bounded]:
+    with path.open("rb") as file:
+        start = file.read(6)
+        file.seek(0)
+        inflate = next((opener for magic, opener in _INFLATE.items() if start.startswith(magic)), None)
+        if inflate is None:
+            yield _Bounded(file)
+        else:
+            with inflate(file) as inner:
+                yield _Bounded(inner)
 
 
 def _tree(path: Path, split: str, members: Callable[[Path], _Members], words: str) -> _Source:
     """Images sorted into one folder a class, the folders inside train/ and test/ or not."""
     with _reading(path, "copy or make it again"):
-        placed = {name: place for name, _ in members(path) if (place := _place(name))}
+        placed = _unique((name, place) for name, _ in members(path) if (place := _place(name)))
     _check_layout(path, placed)
     _require_split(path, split, {part for _, part, _ in placed.values()})
     names = [name for name, (_, part, _) in placed.items() if split in ("all", part)]
@@ -530,14 +641,27 @@ def _tree(path: Path, split: str, members: Callable[[Path], _Members], words: st
 def _place(name: str) -> tuple[tuple[str, ...], str, str] | None:
     """(folders above, split or "all", class) of an image; None for hidden files and what is no image."""
     *folders, file = PurePosixPath(name).parts
-    if PurePosixPath(file).suffix.lower() not in _SUFFIXES:
-        return None
-    if any(part.startswith(".") or part == "__MACOSX" for part in (*folders, file)):
+    if PurePosixPath(file).suffix.lower() not in _SUFFIXES or _hidden(name):
         return None
     *above, label = folders or [""]
     if above and above[-1] in _SPLITS:
         return tuple(above[:-1]), above[-1], label
     return tuple(above), "all", label
+
+
+def _hidden(name: str) -> bool:
+    return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
+
+
+def _unique(placed: Iterable[tuple[str, tuple[tuple[str, ...], str, str]]]) -> dict:
+    """Names and places; an archive can hold two files of one name."""
+    found, normal = {}, set()
+    for name, place in placed:
+        if (plain := posixpath.normpath(name)) in normal:
+            raise ValueError(f"it holds two files called {plain}")
+        normal.add(plain)
+        found[name] = place
+    return found
 
 
 def _check_layout(path: Path, placed: dict[str, tuple[tuple[str, ...], str, str]]) -> None:
@@ -547,7 +671,9 @@ def _check_layout(path: Path, placed: dict[str, tuple[tuple[str, ...], str, str]
     first = min(placed)
     for name in sorted(placed):
         above, part, label = placed[name]
-        if not label or above != placed[first][0] or (part == "all") != (placed[first][1] == "all"):
+        if not label:
+            raise DataError(f"{path}: {name} is out of place, in no folder of a class; expected {expected}")
+        if above != placed[first][0] or (part == "all") != (placed[first][1] == "all"):
             raise DataError(f"{path}: {name} is out of place beside {first}; expected {expected}")
 
 
@@ -558,7 +684,7 @@ def _decoded(path: Path, members: _Members, names: list[str]) -> np.ndarray:
     for name, read in members:
         if name not in row:
             continue
-        image = _pixels(path, name, read())
+        image = _pixels(path, name, read)
         if not first:
             images, first = np.empty((len(names), *image.shape), np.uint8), name
         if image.shape != images.shape[1:]:
@@ -572,11 +698,14 @@ def _decoded(path: Path, members: _Members, names: list[str]) -> np.ndarray:
     raise DataError(f"{path}: {min(row)} went away while it was read; try again")
 
 
-def _pixels(path: Path, name: str, data: bytes) -> np.ndarray:
-    with _reading(path / name, "replace or remove this image"), Image.open(io.BytesIO(data)) as image:
+def _pixels(path: Path, name: str, read: Callable[[], bytes]) -> np.ndarray:
+    with _reading(path / name, "replace or remove this image"), Image.open(io.BytesIO(read())) as image:
         if image.mode not in _MODES or "transparency" in image.info:
             raise ValueError(f"mode {image.mode}, expected 8-bit grey or RGB without transparency")
-        pixels = np.asarray(image.convert(_MODES[image.mode]))
+        mode = _MODES[image.mode]
+        if image.format != "TIFF":  # which Pillow turns as it loads
+            ImageOps.exif_transpose(image, in_place=True)
+        pixels = np.asarray(image.convert(mode))
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 

@@ -17,8 +17,11 @@ from itertools import accumulate, chain, combinations
 
 import numpy as np
 from implicitreg import _validate
+from implicitreg._brief import brief
 from implicitreg.problems import FiniteProblem
 from numpy.typing import ArrayLike
+
+__all__ = ["MAX_N", "MAX_UPDATES", "ExactRun", "run"]
 
 MAX_UPDATES = 250_000_000  # paths times steps (10 at least) times examples: up to about a minute on one core
 MAX_N = 1000  # binomial coefficients of N stay below the largest float
@@ -33,6 +36,7 @@ class ExactRun:
     theta_cov: np.ndarray
     test_loss: float
     train_loss: float
+    __repr__ = brief
 
 
 def run(

@@ -6,8 +6,11 @@ import difflib
 import textwrap
 from dataclasses import dataclass, field, fields
 from functools import cache
-from pathlib import Path
 from typing import Any
+
+from implicitreg import _places
+
+__all__ = ["PLACES", "VERDICTS", "Claim", "claims", "explain", "of_chapter", "parse"]
 
 VERDICTS = ("holds", "holds with conditions", "corrected", "refuted", "cited", "textual", "ours")
 """``corrected``: something false is printed, and this is what is true; ``cited``: stated with a reference, not proved
@@ -16,8 +19,6 @@ again here; ``textual``: a definition, or typography, nothing to compute; ``ours
 PLACES = ({"heading", "begins", "ends"}, {"equation"})
 """How an entry says where its sentence stands: under which heading, with its first and its last two words; or the
 number of the equation."""
-
-_REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,8 @@ class Claim:
         )
         return "\n".join([self.id, *(wrap.fill(f"  {k + ':':<18}{v}") for k, v in self._rows())])
 
+    __repr__ = __str__
+
     def _repr_markdown_(self) -> str:
         return f"**{self.id}**\n\n" + "\n".join(f"- *{k}*: {v}" for k, v in self._rows())
 
@@ -92,7 +95,7 @@ def claims() -> tuple[Claim, ...]:
     >>> len({c.id for c in claims()}) == len(claims())
     True
     """
-    return parse(_path().read_text("utf8"))
+    return parse((_places.BOOK / "claims.yml").read_text("utf8"))
 
 
 def parse(text: str) -> tuple[Claim, ...]:
@@ -133,14 +136,12 @@ def explain(id: str) -> Claim:
 
 
 def of_chapter(file: str) -> tuple[Claim, ...]:
-    """The claims stated in one chapter, e.g. ``"book/1-flow/01_min_norm.ipynb"``."""
-    return tuple(c for c in claims() if c.chapter.split("#")[0] == file)
-
-
-def _path() -> Path:
-    """The file in the repository, or the copy that an installed package carries."""
-    here = _REPOSITORY / "book" / "claims.yml"
-    return here if here.exists() else Path(__file__).with_name("claims.yml")
+    """The claims stated in one chapter, e.g. ``"book/1-flow/01_min_norm.ipynb"``; a ValueError if there are none."""
+    found = tuple(c for c in claims() if c.chapter.split("#")[0] == file)
+    if not found:
+        near = difflib.get_close_matches(str(file), {c.chapter.split("#")[0] for c in claims()}, n=3, cutoff=0.3)
+        raise ValueError(f"file = {file!r}: expected a chapter with claims, such as {', '.join(map(repr, near))}")
+    return found
 
 
 def _claim(entry: dict[str, Any]) -> Claim:

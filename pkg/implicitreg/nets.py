@@ -7,9 +7,11 @@ from functools import partial
 from itertools import pairwise
 from math import sqrt
 
-import torch
 from implicitreg import _validate
+from implicitreg._torch import torch
 from torch import nn
+
+__all__ = ["GhostBatchNorm", "conv", "mlp", "resnet18", "small_conv", "vgg11"]
 
 _ACTIVATIONS = {"tanh": (nn.Tanh, 1), "relu": (nn.ReLU, 2)}  # and c, the variance of a weight times its fan-in
 
@@ -61,7 +63,7 @@ def mlp(
     >>> sum(p.numel() for p in network.parameters()) == (64 + 1) * 16 + (16 + 1) * 10
     True
     """
-    widths = [_validate.integer(f"widths[{i}]", w, low=1) for i, w in enumerate(widths)]
+    widths = [_validate.integer(f"widths[{i}]", w, low=1) for i, w in enumerate(_validate.items("widths", widths))]
     if len(widths) < 2:
         raise ValueError(f"widths = {widths}: expected at least two, inputs and outputs")
     _validate.choice("activation", activation, _ACTIVATIONS)
@@ -111,7 +113,9 @@ def conv(
     >>> conv((3, 8, 16), 10, size=32)(torch.zeros(2, 3, 32, 32, dtype=torch.float64)).tolist() == [[0.0] * 10] * 2
     True
     """
-    channels = [_validate.integer(f"channels[{i}]", c, low=1) for i, c in enumerate(channels)]
+    channels = [
+        _validate.integer(f"channels[{i}]", c, low=1) for i, c in enumerate(_validate.items("channels", channels))
+    ]
     if len(channels) != 3:
         raise ValueError(f"channels = {channels}: expected three, of the images and after each convolution")
     size, classes = _validate.integer("size", size, low=4), _validate.integer("classes", classes, low=1)
@@ -336,7 +340,7 @@ class GhostBatchNorm(nn.BatchNorm2d):
     """
 
     def __init__(self, channels: int, ghost: int, dtype: torch.dtype = torch.float32) -> None:
-        super().__init__(channels, dtype=dtype)
+        super().__init__(_validate.integer("channels", channels, low=1), dtype=dtype)
         self.ghost = _validate.integer("ghost", ghost, low=1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -22,7 +22,30 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-import nbformat
+try:
+    import nbformat as nbformat
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "chapters need a checkout of the book and what it is made with: pip install -r requirements.txt",
+        name="nbformat",
+    ) from error
+
+__all__ = [
+    "CHECKS",
+    "KINDS",
+    "STATEMENTS",
+    "Book",
+    "chapters",
+    "count",
+    "entitle",
+    "fold",
+    "list_works",
+    "pictures",
+    "printed",
+    "quote",
+    "settle",
+    "works",
+]
 
 KINDS = {"thm": "Theorem", "prop": "Proposition", "lem": "Lemma", "cor": "Corollary", "def": "Definition",
          "ex": "Exercise", "fig": "Figure", "eq": "Equation"}  # fmt: skip

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
+__all__ = ["MUTED", "PALETTE", "STYLES", "band", "frames", "interval", "panels", "path", "png", "svg", "use", "valley"]
+
 PALETTE = ("#0b63a5", "#b84a00", "#00795c", "#8e3b8f", "#3c3c3c")
 """Blue, orange, green, purple, ink: each has a contrast of 4.5 or more on the figures' white paper."""
 
@@ -170,9 +172,10 @@ def frames(
     ------
     ValueError
         If there is no frame, the lists differ in length, a label or text is empty, or there is no frame ``chosen``.
+    ModuleNotFoundError
+        Without IPython, which every notebook has.
     """
     import matplotlib.pyplot as plt
-    from IPython.display import display
 
     rows = _frame_rows(values, labels, alts, title, chosen)
     count = _validate.integer("panels", panels, low=1, high=4)
@@ -196,7 +199,16 @@ def frames(
         )
     box = f'<fieldset class="frames" style="grid-template-columns:repeat({len(rows)},1fr)">'
     html = f"<style>{_FRAMES}</style>{box}<legend>{escape(title)}</legend>{''.join(parts)}</fieldset>"
-    display({"text/html": html, "text/plain": f"{title}: {labels[chosen]}. {alts[chosen]}"}, raw=True)
+    _display()({"text/html": html, "text/plain": f"{title}: {labels[chosen]}. {alts[chosen]}"}, raw=True)
+
+
+def _display() -> Callable[..., None]:
+    try:
+        from IPython.display import display
+    except ModuleNotFoundError as error:
+        message = "frames are shown in a notebook, by IPython: pip install ipython"
+        raise ModuleNotFoundError(message, name=error.name) from error
+    return display
 
 
 def _frame_rows(values: Any, labels: Any, alts: Any, title: Any, chosen: Any) -> list[tuple[Any, str, str]]:

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from implicitreg import _validate
+from implicitreg._brief import brief
+from implicitreg._torch import torch
 from numpy.typing import ArrayLike
+
+__all__ = ["FiniteProblem", "Loss", "kinks"]
 
 Loss = Callable[[torch.Tensor], torch.Tensor]
 
@@ -60,6 +63,7 @@ class FiniteProblem:
     losses: Sequence[Loss]
     probabilities: ArrayLike
     theta0: ArrayLike
+    __repr__ = brief
 
     def __post_init__(self) -> None:
         losses = _callables(self.losses)
@@ -163,6 +167,7 @@ _KINKS = (
 
 def kinks(value: torch.Tensor) -> set[str]:
     """The backward nodes below a tensor whose operations have a kink or a jump."""
+    _validate.instance("value", value, torch.Tensor)
     return {name for name in _nodes(value) if name.startswith(_KINKS)}
 
 

@@ -9,14 +9,19 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from implicitreg import _validate
+import implicitreg
+from implicitreg import _places, _validate
 
-_REPOSITORY = Path(__file__).resolve().parents[2]
-FOLDER = _REPOSITORY / "book" / "records"
+__all__ = ["FOLDER", "KEYS", "load", "save", "write_json"]
+
+FOLDER = _places.BOOK / "records"
+"""The records of the book: in the checkout, or in the copy that an installed package carries."""
+
 KEYS = {"name", "settings", "seeds", "results", "device", "wall_seconds", "versions", "revision"}
 
 
@@ -28,7 +33,7 @@ def save(
     results: Mapping[str, Any],
     wall_seconds: float,
     device: str = "cpu",
-    folder: Path | None = None,
+    folder: str | Path | None = None,
 ) -> Path:
     """Write ``NAME.json``: settings, seeds, results, and with what and from which revision they were made.
 
@@ -46,13 +51,15 @@ def save(
         How long the run took, in seconds.
     device : str
         ``"cpu"``, or the GPU in words.
-    folder : Path, optional
-        Where to write; by default ``book/records`` of the repository.
+    folder : path, optional
+        Where to write; by default ``book/records`` of the checkout or, with a package installed without it,
+        ``implicitreg_records`` in the working directory.
 
     Returns
     -------
     Path
-        The file written.
+        The file written. Its ``revision`` is the commit of the checkout, with a plus sign where the package differs
+        from it, and ``"unknown"`` outside the book's own repository.
 
     Raises
     ------
@@ -71,22 +78,29 @@ def save(
         "device": device, "wall_seconds": round(_validate.number("wall_seconds", wall_seconds, low=0), 2),
         "versions": _versions(), "revision": _revision(),
     }  # fmt: skip
-    return write_json((folder or FOLDER) / f"{name}.json", record)
+    return write_json(Path(folder or _places.written()) / f"{name}.json", record)
 
 
-def load(name: str, *, folder: Path | None = None) -> dict[str, Any]:
+def load(name: str, *, folder: str | Path | None = None) -> dict[str, Any]:
     """The record ``NAME.json`` as a dictionary with the keys `KEYS`.
+
+    Parameters
+    ----------
+    name : str
+        The record's name.
+    folder : path, optional
+        Where to look; by default first where `save` writes, then among the records of the book.
 
     Raises
     ------
     ValueError
         If there is no such record (those that exist are named) or it lacks a key.
     """
-    folder = folder or FOLDER
-    path = folder / f"{_name(name)}.json"
-    if not path.exists():
-        have = ", ".join(sorted(p.stem for p in folder.glob("*.json"))) or "none"
-        raise ValueError(f"name = {name!r}: expected a record in book/records; there: {have}")
+    folders = [Path(folder)] if folder else list(dict.fromkeys([_places.written(), FOLDER]))
+    path = next((p for f in folders if (p := f / f"{_name(name)}.json").exists()), None)
+    if path is None:
+        have = ", ".join(sorted({p.stem for f in folders for p in f.glob("*.json")})) or "none"
+        raise ValueError(f"name = {name!r}: expected a record in {' or '.join(map(str, folders))}; there: {have}")
     record = json.loads(path.read_text("utf8"))
     if missing := KEYS - set(record):
         raise ValueError(f"record {name!r} lacks {sorted(missing)}: run the experiment again")
@@ -101,7 +115,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> Path:
         raise ValueError(f"{path.stem}: a number is not finite: expected finite numbers ({error})") from error
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    with os.fdopen(handle, "w", encoding="utf8") as file:
+    with os.fdopen(handle, "w", encoding="utf8", newline="\n") as file:
         file.write(text)
     os.chmod(temporary, 0o644)
     os.replace(temporary, path)
@@ -115,16 +129,29 @@ def _name(name: str) -> str:
 
 
 def _versions() -> dict[str, str]:
-    packages = {p: metadata.version(p) for p in ("numpy", "scipy", "scikit-learn", "torch")}
-    return {"python": platform.python_version(), **packages}
+    found = {"python": platform.python_version(), "implicitreg": implicitreg.__version__}
+    for package in ("numpy", "scipy", "scikit-learn", "torch"):
+        with suppress(metadata.PackageNotFoundError):  # torch need not be there
+            found[package] = metadata.version(package)
+    return found
 
 
 def _revision() -> str:
-    """The commit, with a plus sign where the working tree differs from it."""
+    """The commit, with a plus sign where the working tree differs from it; "unknown" in anyone else's repository."""
     try:
-        say = lambda *a: subprocess.run(  # noqa: E731
-            ["git", *a], cwd=_REPOSITORY, capture_output=True, text=True, check=True
-        ).stdout.strip()
-        return say("rev-parse", "--short=12", "HEAD") + ("+" if say("status", "--porcelain", "pkg") else "")
+        ours = _places.CHECKOUT and Path(_git("rev-parse", "--show-toplevel")).resolve() == _places.CHECKOUT
+        if not (ours and _git("ls-files", "pkg/implicitreg/__init__.py")):
+            return "unknown"
+        return _git("rev-parse", "--short=12", "HEAD") + ("+" if _git("status", "--porcelain", "pkg") else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+
+
+def _git(*arguments: str) -> str:
+    """What git says in the checkout, whatever repository the environment names."""
+    named = {"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY"}
+    env = {key: value for key, value in os.environ.items() if key not in named}
+    command = ["git", *arguments]
+    return subprocess.run(
+        command, cwd=_places.CHECKOUT, env=env, capture_output=True, encoding="utf8", check=True
+    ).stdout.strip()

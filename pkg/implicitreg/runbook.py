@@ -25,8 +25,23 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-import nbformat
-from implicitreg import ledger, plain, records
+from implicitreg import _console, ledger, plain, records
+from implicitreg.plain import nbformat
+
+__all__ = [
+    "BOOK",
+    "ROOT",
+    "RUNTIMES",
+    "bare",
+    "chapters",
+    "clean",
+    "join_streams",
+    "main",
+    "run",
+    "settle",
+    "signature",
+    "stale",
+]
 
 ROOT = Path(__file__).resolve().parents[2]
 BOOK, RUNTIMES = ROOT / "book", ROOT / "book" / "records" / "runtimes.json"
@@ -151,6 +166,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("chapter", nargs="*", help="a notebook, or a part of its name; all if none is given")
     parser.add_argument("--force", action="store_true", help="run also what is not stale")
     options = parser.parse_args(arguments)
+    if not (ROOT / "_toc.yml").exists():
+        raise SystemExit(f"there is no book in {ROOT}: expected a checkout of it, not an installed package")
     todo = [p for p in _select(options.chapter) if options.force or stale(p)]
     failed = 0
     with ThreadPoolExecutor(max_workers=min(2, os.cpu_count() or 1)) as pool:
@@ -161,7 +178,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     changed = settle()
     if changed:
-        print("numbers, links and values: " + ", ".join(p.stem for p in changed))
+        _console.show("numbers, links and values: " + ", ".join(p.stem for p in changed))
     if not (todo or changed):
         print("every chapter's stored outputs are up to date")
     return 0
@@ -169,9 +186,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _report(path: Path, count: str, passed: bool, seconds: float, words: str) -> int:
     name = path.relative_to(BOOK).with_suffix("").as_posix()
-    print(f"{count} {name}  {seconds:5.1f} s  {'ok' if passed else 'FAILED'}", flush=True)
+    _console.show(f"{count} {name}  {seconds:5.1f} s  {'ok' if passed else 'FAILED'}")
     if not passed:
-        print(words)
+        _console.show(words)
         return 1
     times = json.loads(RUNTIMES.read_text("utf8")) if RUNTIMES.exists() else {}
     records.write_json(RUNTIMES, {**times, name: round(seconds, 1)})

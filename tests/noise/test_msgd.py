@@ -64,6 +64,7 @@ def test_weights_have_the_law(kind):
     assert worst_z(W, mean, K) < 4
     if kind in FINITE:
         known, which = np.unique(np.round(np.vstack([atoms, W]), 9), axis=0, return_inverse=True)
+        which = which.ravel()  # NumPy 2.0 gives a column
         chance = np.bincount(which[: len(atoms)], p, minlength=len(known))
         seen = np.bincount(which[len(atoms) :], minlength=len(known))
         assert (seen[chance == 0] == 0).all()

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import ArrayLike
 
+__all__ = ["MAX_EDGES", "Diagram", "enumerate_diagrams"]
+
 MAX_EDGES = 5
 
 
@@ -77,7 +79,7 @@ class Diagram:
 
     def __post_init__(self) -> None:
         given = _parsed(self.parents) if isinstance(self.parents, str) else (self.parents, self.parts)
-        parents, parts = _tree(given[0]), tuple(given[1])
+        parents, parts = _tree(given[0]), tuple(_validate.items("parts", given[1], least=0))
         if len(parts) == len(parents):
             parts = (*((0, label) for label in parts), (1, None))  # an untied root
         if len(parts) != len(parents) + 1:
@@ -373,7 +375,7 @@ def _parsed(text: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 def _tree(parents: tuple[int, ...]) -> tuple[int, ...]:
     """Checks that the parents make a tree with the root d; nodes may have any order."""
-    parents = tuple(parents)
+    parents = tuple(_validate.items("parents", parents, least=0))
     d = len(parents)
     if d > MAX_EDGES:
         raise ValueError(f"parents = {parents}: expected at most {MAX_EDGES} edges")

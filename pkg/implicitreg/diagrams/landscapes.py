@@ -21,6 +21,8 @@ from implicitreg.ensembles import particles
 from implicitreg.problems import FiniteProblem
 from numpy.typing import ArrayLike
 
+__all__ = ["CubicChi", "Gauss", "MeanEstimation", "RegularizedMean", "Screw", "hermite"]
+
 
 def hermite(m: int) -> tuple[np.ndarray, np.ndarray]:
     """The law on m atoms whose moments through 2m - 1 are those of the standard normal law (Gauss and Hermite).
@@ -40,7 +42,7 @@ def hermite(m: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _rows(thetas: ArrayLike, d: int) -> Coordinates:
     """The d coordinates of thetas (…, d)."""
-    thetas = np.asarray(thetas, dtype=float)
+    thetas = _validate.array("thetas", thetas).astype(float)
     if thetas.shape[-1:] != (d,):
         raise ValueError(f"thetas has shape {thetas.shape}: expected (…, {d})")
     return tuple(np.moveaxis(thetas, -1, 0))
@@ -125,7 +127,7 @@ class Screw:
 
     def gradients(self, thetas: ArrayLike, x: ArrayLike) -> np.ndarray:
         """The gradients of examples x, one a row of ``thetas (…, 3)``."""
-        return _stacked(_losses.screw_gradient(_rows(thetas, 3), (np.asarray(x),), astuple(self)))
+        return _stacked(_losses.screw_gradient(_rows(thetas, 3), (_validate.array("x", x),), astuple(self)))
 
     def covariance(self, thetas: ArrayLike) -> np.ndarray:
         r"""The covariance of one example's gradient, :math:`AA^\top (…, 3, 3)` with
@@ -240,7 +242,7 @@ class MeanEstimation:
 
     def gradients(self, thetas: ArrayLike, x: ArrayLike) -> np.ndarray:
         """The gradients of examples x, one a row of ``thetas (…, 1)``."""
-        return _stacked(_losses.mean_gradient(_rows(thetas, 1), (np.asarray(x),), astuple(self)))
+        return _stacked(_losses.mean_gradient(_rows(thetas, 1), (_validate.array("x", x),), astuple(self)))
 
     def covariance(self, thetas: ArrayLike) -> np.ndarray:
         """The covariance of one example's gradient, S², ``(…, 1, 1)``."""
@@ -281,11 +283,11 @@ class Gauss:
 
     def gradients(self, thetas: ArrayLike, x: ArrayLike) -> np.ndarray:
         """The gradients of examples x, one a row of ``thetas (…, 1)``."""
-        return _stacked(_losses.gauss_gradient(_rows(thetas, 1), (np.asarray(x),), ()))
+        return _stacked(_losses.gauss_gradient(_rows(thetas, 1), (_validate.array("x", x),), ()))
 
     def covariance(self, thetas: ArrayLike) -> np.ndarray:
         """The covariance of one example's gradient, e^(-2h)/2, ``(…, 1, 1)``."""
-        return (np.exp(-2 * np.asarray(thetas, dtype=float)) / 2)[..., None]
+        return (np.exp(-2 * _validate.array("thetas", thetas)) / 2)[..., None]
 
     def sampled(self, noise: particles.Noise | None = None) -> particles.Landscape:
         """For `particles`; x is standard normal by default. The law of x enters through x²."""
@@ -323,7 +325,7 @@ class CubicChi:
 
     def gradients(self, thetas: ArrayLike, x: ArrayLike) -> np.ndarray:
         """The gradients of examples x, one a row of ``thetas (…, 1)``."""
-        return _stacked(_losses.cubic_gradient(_rows(thetas, 1), (np.asarray(x),), ()))
+        return _stacked(_losses.cubic_gradient(_rows(thetas, 1), (_validate.array("x", x),), ()))
 
     def covariance(self, thetas: ArrayLike) -> np.ndarray:
         """The covariance of one example's gradient, 2, ``(…, 1, 1)``."""
@@ -385,7 +387,7 @@ class RegularizedMean:
 
     def gradients(self, thetas: ArrayLike, x: ArrayLike) -> np.ndarray:
         """The gradients of examples x, penalty included, one a row of ``thetas (…, 2)``."""
-        return _stacked(_losses.tuned_gradient(_rows(thetas, 2), (np.asarray(x),), astuple(self)))
+        return _stacked(_losses.tuned_gradient(_rows(thetas, 2), (_validate.array("x", x),), astuple(self)))
 
     def covariance(self, thetas: ArrayLike) -> np.ndarray:
         """The covariance of one example's gradient, S² along theta, ``(…, 2, 2)``."""

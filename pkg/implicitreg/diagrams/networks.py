@@ -14,8 +14,8 @@ derivatives; a kink in the graph of the loss (ReLU, max-pooling) is warned of. T
 from __future__ import annotations
 
 import numpy as np
-import torch
 from implicitreg import _validate
+from implicitreg._torch import torch
 from implicitreg.diagrams._directional import Batch, Loss, checked, finite
 from implicitreg.diagrams.predictions import (
     NAMES,

@@ -13,9 +13,12 @@ from dataclasses import dataclass, fields
 from types import MappingProxyType
 
 import numpy as np
-import torch
 from implicitreg import _validate
+from implicitreg._brief import brief
+from implicitreg._torch import torch
 from implicitreg.ensembles import estimate
+
+__all__ = ["NAMES", "Coefficients", "Scalars", "gap_coefficients", "test_loss_coefficients"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +63,7 @@ class Scalars:
     GHxg: float
     gHxg: float
     draws: np.ndarray | None = None
+    __repr__ = brief
 
     @classmethod
     def from_draws(cls, draws: np.ndarray) -> Scalars:
@@ -114,6 +118,7 @@ class Coefficients:
     values: np.ndarray
     se: np.ndarray | None = None
     draws: np.ndarray | None = None
+    __repr__ = brief
 
     def at(self, eta: float) -> tuple[float, float | None]:
         """The polynomial at eta and its standard error (None where the scalars are exact)."""

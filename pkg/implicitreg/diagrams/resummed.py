@@ -23,6 +23,8 @@ from implicitreg.diagrams.diagram import Diagram, enumerate_diagrams
 from implicitreg.problems import FiniteProblem
 from numpy.typing import ArrayLike
 
+__all__ = ["MAX_EDGES", "contribution", "resummed_test_loss", "resummed_weights"]
+
 MAX_EDGES = 4
 
 

@@ -23,6 +23,8 @@ from implicitreg.diagrams.diagram import Diagram, enumerate_diagrams
 from implicitreg.problems import FiniteProblem
 from numpy.typing import ArrayLike
 
+__all__ = ["MAX_ORDER", "Term", "gap_series", "terms", "test_loss_series", "train_loss_series", "weights_series"]
+
 MAX_ORDER = 4
 
 

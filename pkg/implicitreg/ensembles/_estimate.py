@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from implicitreg import _validate
+from implicitreg._brief import brief
 
 if TYPE_CHECKING:
     import torch
@@ -18,6 +20,7 @@ class Estimate:
 
     mean: np.ndarray | torch.Tensor
     se: np.ndarray | torch.Tensor
+    __repr__ = brief
 
 
 def estimate(draws: np.ndarray | torch.Tensor) -> Estimate:
@@ -53,6 +56,8 @@ def estimate(draws: np.ndarray | torch.Tensor) -> Estimate:
     if not (draws.is_floating_point() if tensor else isinstance(draws, np.ndarray) and draws.dtype.kind == "f"):
         kind = f"of {draws.dtype}" if hasattr(draws, "dtype") else f"a {type(draws).__name__}"
         raise TypeError(f"draws is {kind}: expected an array or a tensor of floating-point numbers")
+    if not tensor:
+        draws = _validate.array("draws", draws)
     if draws.ndim == 0 or len(draws) < 2:
         raise ValueError(f"draws has shape {tuple(draws.shape)}: expected at least two draws, (R, …) with R >= 2")
     if not np.isfinite(float(draws.detach().sum() if tensor else draws.sum())):  # one pass, as for networks

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from implicitreg import _validate
+from implicitreg._brief import brief
 from implicitreg.problems import FiniteProblem
 from numpy.typing import ArrayLike
 
@@ -21,6 +22,7 @@ class Noise:
     size: int
     values: np.ndarray | None = None
     probabilities: np.ndarray | None = None
+    __repr__ = brief
 
 
 def gaussian(size: int = 1) -> Noise:
@@ -65,7 +67,8 @@ def atoms(values: ArrayLike, probabilities: ArrayLike | None = None) -> Noise:
     >>> atoms([2.0, -1.0], [1 / 3, 2 / 3]).values.tolist()
     [[2.0], [-1.0]]
     """
-    values = _validate.matrix("values", np.asarray(values)[:, None] if np.ndim(values) == 1 else values)
+    given = _validate.array("values", values)
+    values = _validate.matrix("values", given[:, None] if given.ndim == 1 else given)
     m = len(values)
     p = np.full(m, 1 / m) if probabilities is None else _validate.probabilities("probabilities", probabilities, size=m)
     return Noise("atoms", values.shape[1], values, p)
@@ -124,6 +127,7 @@ class Landscape:
     parameters: tuple[float, ...] = ()
     project: Callable | None = None
     compiles: bool = True
+    __repr__ = brief
 
     def __post_init__(self) -> None:
         start = _validate.vector("start", self.start)

@@ -10,6 +10,7 @@ from itertools import pairwise
 
 import numpy as np
 from implicitreg import _validate
+from implicitreg._brief import brief
 from implicitreg.ensembles import _controls, _streams
 from implicitreg.ensembles._estimate import Estimate, estimate
 from implicitreg.ensembles._laws import Landscape, Theta
@@ -36,6 +37,7 @@ class Ensemble:
     steps: tuple[int, ...]
     thetas: np.ndarray
     controls: np.ndarray | None = None
+    __repr__ = brief
 
     @property
     def final(self) -> np.ndarray:
@@ -197,7 +199,8 @@ def arguments(
     _validate.integer("seed", seed, low=0, high=2**64 - 1)
     _validate.integer("first", first, low=0)
     T = _validate.integer("T", T, low=0)
-    steps = (T,) if at is None else tuple(_validate.integer("at", t, low=0, high=T) for t in at)
+    given = [T] if at is None else _validate.items("at", at, least=0)
+    steps = tuple(_validate.integer("at", t, low=0, high=T) for t in given)
     if not steps or any(a >= b for a, b in pairwise(steps)):
         raise ValueError(f"at = {at!r}: expected increasing steps from 0 to T = {T}")
     return _validate.number("eta", eta, above=0), T, _validate.integer("runs", runs, low=1), steps

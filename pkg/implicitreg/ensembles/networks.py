@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
+from implicitreg import _validate
+from implicitreg._torch import torch
 from torch import nn
 from torch.func import functional_call, vmap
+
+__all__ = ["Loss", "flatten", "gradients", "losses"]
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -20,6 +23,7 @@ def flatten(model: nn.Module) -> torch.Tensor:
     >>> flatten(nets.mlp((2, 1)))[-1].item()
     0.0
     """
+    _validate.instance("model", model, nn.Module)
     return nn.utils.parameters_to_vector(p.detach() for p in model.parameters()).clone()
 
 
@@ -62,7 +66,7 @@ def losses(
     >>> losses(nn.Linear(1, 1), square, thetas, torch.ones(2, 1, 1), torch.zeros(2, 1)).tolist()
     [[0.5], [4.5]]
     """
-    _check(model, thetas, inputs, targets)
+    _check(model, loss, thetas, inputs, targets)
     return _losses(model, loss, thetas, inputs, targets)
 
 
@@ -100,7 +104,7 @@ def gradients(
     >>> gradients(model, square, torch.tensor([[2.0], [7.0]]), x, torch.zeros(2, 2)).tolist()
     [[10.0], [7.0]]
     """
-    _check(model, thetas, inputs, targets)
+    _check(model, loss, thetas, inputs, targets)
     with torch.enable_grad():
         thetas = thetas.detach().requires_grad_()
         total = _losses(model, loss, thetas, inputs, targets).mean(1).sum()  # rows do not interact
@@ -117,6 +121,7 @@ def _losses(model: nn.Module, loss: Loss, thetas: torch.Tensor, inputs: torch.Te
         raise ValueError(
             f"loss returns shape {tuple(values.shape)}: expected (n,) per-example losses, reduction='none'"
         )
+    _finite("loss", values)
     return values.view(targets.shape[:2])
 
 
@@ -126,7 +131,9 @@ def _named(model: nn.Module, theta: torch.Tensor) -> dict[str, torch.Tensor]:
     return {name: piece.view(p.shape) for (name, p), piece in zip(named.items(), pieces, strict=True)}
 
 
-def _check(model: nn.Module, thetas: torch.Tensor, inputs: torch.Tensor, targets: torch.Tensor) -> None:
+def _check(model: nn.Module, loss: Loss, thetas: torch.Tensor, inputs: torch.Tensor, targets: torch.Tensor) -> None:
+    _validate.instance("model", model, nn.Module)
+    _validate.function("loss", loss)
     for name, tensor in (("thetas", thetas), ("inputs", inputs), ("targets", targets)):
         if not isinstance(tensor, torch.Tensor):
             raise TypeError(f"{name} is {_kind(tensor)}: expected a tensor")
@@ -136,8 +143,10 @@ def _check(model: nn.Module, thetas: torch.Tensor, inputs: torch.Tensor, targets
     for name, tensor in (("inputs", inputs), ("targets", targets)):
         if tensor.ndim < 2 or len(tensor) != len(thetas) or tensor.shape[:2] != inputs.shape[:2] or tensor.numel() == 0:
             raise ValueError(f"{name} has shape {tuple(tensor.shape)}: expected (R, n, …) with R = {len(thetas)}")
-    _finite("thetas", thetas)
-    _finite("inputs", inputs)
+        if tensor.is_floating_point() and tensor.dtype != thetas.dtype:
+            raise TypeError(f"{name} has dtype {tensor.dtype}: expected {thetas.dtype}, that of thetas")
+    for name, tensor in (("thetas", thetas), ("inputs", inputs), ("targets", targets)):
+        _finite(name, tensor)
 
 
 def _finite(name: str, tensor: torch.Tensor) -> None:

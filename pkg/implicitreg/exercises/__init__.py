@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from implicitreg import _console
+
+__all__ = ["Exercise", "check", "labels"]
 
 SEED, TRIALS = 20, 5
 
@@ -57,6 +60,8 @@ def check(label: str, answer: Any) -> bool:
     ------
     ValueError
         If there is no exercise of that label.
+    ModuleNotFoundError
+        If the exercises of its chapter need PyTorch, and it is not installed.
 
     Examples
     --------
@@ -74,14 +79,20 @@ def check(label: str, answer: Any) -> bool:
         verdict = f"your function raised {type(error).__name__}: {error}"
     if verdict == "wrong":
         verdict = f"not yet. Hint: {exercise.hint}"
-    print(f"{label}: {verdict}")
+    _console.show(f"{label}: {verdict}")
     return verdict == "right"
 
 
 def labels() -> list[str]:
-    """The labels of all exercises that can be checked."""
-    chapters = [m.name for m in pkgutil.iter_modules(__path__)]
-    return sorted(label for name in chapters for label in _chapter(name))
+    """The labels of all exercises that can be checked; those that need PyTorch only where it is installed."""
+    found: list[str] = []
+    for module in pkgutil.iter_modules(__path__):
+        try:
+            found += _chapter(module.name)
+        except ModuleNotFoundError as error:
+            if error.name != "torch":
+                raise
+    return sorted(found)
 
 
 def _chapter(name: str) -> dict[str, Exercise]:

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from implicitreg.exercises import Exercise
 
+__all__ = ["EXERCISES"]
+
 
 def _screw(rng: np.random.Generator) -> tuple[Any, ...]:
     a, b = rng.uniform(0.5, 3, size=2)

@@ -9,6 +9,8 @@ import numpy as np
 from implicitreg.exercises import Exercise
 from scipy.stats import ttest_rel
 
+__all__ = ["EXERCISES"]
+
 Arrays = tuple[Any, ...]
 FOUR = np.array([[4.0, 0, 0, 0], [0, 1, -1, 0]])
 

@@ -9,6 +9,8 @@ import numpy as np
 from implicitreg.exercises import Exercise
 from numpy.polynomial import Polynomial
 
+__all__ = ["EXERCISES"]
+
 
 def _run(rng: np.random.Generator) -> tuple[Any, ...]:
     T = int(rng.integers(1, 5))

@@ -9,6 +9,8 @@ from implicitreg.ensembles import particles
 from implicitreg.exercises import Exercise
 from implicitreg.noise import escape
 
+__all__ = ["EXERCISES"]
+
 WELL = [0.0, -1.0, 0.0, 1.0]
 """The slope x³ − x of the double well."""
 

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from implicitreg.exercises import Exercise
 
+__all__ = ["EXERCISES"]
+
 Arrays = tuple[Any, ...]
 
 

@@ -10,6 +10,8 @@ from implicitreg.exercises import Exercise
 from implicitreg.noise import sampling
 from scipy import stats
 
+__all__ = ["EXERCISES"]
+
 Arrays = tuple[Any, ...]
 
 

@@ -8,6 +8,8 @@ import numpy as np
 from implicitreg.exercises import Exercise
 from implicitreg.flow import minnorm
 
+__all__ = ["EXERCISES"]
+
 Arrays = tuple[Any, ...]
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
+from implicitreg._torch import torch
 from implicitreg.exercises import Exercise
 from implicitreg.gap.gaussian import GaussianLinear
 from implicitreg.gap.precondition import low_rank
+
+__all__ = ["EXERCISES"]
 
 Arrays = tuple[Any, ...]
 

@@ -9,6 +9,8 @@ from implicitreg.exercises import Exercise
 from implicitreg.flow import neuron
 from scipy.integrate import quad, solve_ivp
 
+__all__ = ["EXERCISES"]
+
 Arrays = tuple[Any, ...]
 
 

@@ -9,6 +9,8 @@ from implicitreg.diagrams.corollaries import overfitting, worst_curvature
 from implicitreg.exercises import Exercise
 from scipy.optimize import brentq
 
+__all__ = ["EXERCISES"]
+
 Arrays = tuple[Any, ...]
 
 

@@ -8,6 +8,8 @@ import numpy as np
 from implicitreg.diagrams import predictions
 from implicitreg.exercises import Exercise
 
+__all__ = ["EXERCISES"]
+
 Arrays = tuple[Any, ...]
 FLAT_AND_STEEP = predictions.Scalars(1, 4, 8, 10, 16, 0, 0, 20, 20, 0, 5, 10, 14)
 """Losses θ²/2 and 3θ²/2, equally likely, at 1."""

@@ -9,6 +9,8 @@ from implicitreg.diagrams import corollaries
 from implicitreg.exercises import Exercise
 from numpy.polynomial import chebyshev, hermite_e
 
+__all__ = ["EXERCISES"]
+
 Arrays = tuple[Any, ...]
 
 

@@ -8,6 +8,8 @@ import numpy as np
 from implicitreg.exercises import Exercise
 from implicitreg.noise import leastsquares
 
+__all__ = ["EXERCISES"]
+
 _COIN = ([[1.0], [1.0]], [1.0, -1.0], [0.5, 0.5])
 
 

@@ -24,6 +24,8 @@ Each experiment is a module with
     (optional) what follows from all pieces; it is added to the results as ``"summary"``.
 """
 
+from typing import TYPE_CHECKING
+
 from implicitreg._lazy import attach
 
 NAMES = (
@@ -31,6 +33,47 @@ NAMES = (
     "diagram_predictions", "chosen_noise", "noise_small_conv", "noise_vgg11", "noise_resnet18",
 )  # fmt: skip
 
-__getattr__, __dir__ = attach(
-    __name__, NAMES, {"describe": "_runner", "population": "_images", "run": "_runner", "tag": "_runner"}
-)
+__all__ = [
+    "NAMES",
+    "chosen_noise",
+    "describe",
+    "diagram_predictions",
+    "drift_slope",
+    "growth",
+    "imitation",
+    "noise_resnet18",
+    "noise_small_conv",
+    "noise_vgg11",
+    "one_step_gap",
+    "population",
+    "preconditioner",
+    "regularized",
+    "run",
+    "tag",
+    "tracking",
+]
+
+if TYPE_CHECKING:
+    from implicitreg.experiments import (
+        chosen_noise,
+        diagram_predictions,
+        drift_slope,
+        growth,
+        imitation,
+        noise_resnet18,
+        noise_small_conv,
+        noise_vgg11,
+        one_step_gap,
+        preconditioner,
+        regularized,
+        tracking,
+    )
+    from implicitreg.experiments._images import population
+    from implicitreg.experiments._runner import describe, run, tag
+else:
+    __getattr__, __dir__ = attach(
+        __name__,
+        __all__,
+        {"describe": "_runner", "population": "_images", "run": "_runner", "tag": "_runner"},
+        torch=[*NAMES, "_images", "_runner"],
+    )

@@ -6,7 +6,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from implicitreg.experiments import NAMES, _runner
+from implicitreg import _console
+from implicitreg.experiments import NAMES
+
+try:
+    from implicitreg.experiments import _runner
+except ModuleNotFoundError as error:  # torch
+    raise SystemExit(f"python -m implicitreg.experiments: {error}") from None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -19,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--dask", metavar="ADDRESS", help="measure on the workers of this Dask scheduler")
     options = parser.parse_args(arguments)
     if options.name is None:
-        print("\n".join(f"{name:15} {line}" for name, line in _runner.describe().items()))
+        _console.show("\n".join(f"{name:24} {line}" for name, line in _runner.describe().items()))
         return 0
     try:
         _runner.run(
@@ -28,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )  # fmt: skip
     except ValueError as error:
         where = [f"({note})" for note in getattr(error, "__notes__", [])[:1]]  # the second note is a traceback
-        print(f"{parser.prog}: {error}", *where, file=sys.stderr)
+        _console.show(" ".join([f"{parser.prog}: {error}", *where]), sys.stderr)
         return 2
     return 0
 

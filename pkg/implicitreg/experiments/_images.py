@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from implicitreg import datasets
+from implicitreg._brief import brief
+from implicitreg._torch import torch
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +31,7 @@ class Population:
     targets: torch.Tensor
     classes: int
     source: str
+    __repr__ = brief
 
 
 def population(settings: Mapping[str, Any], device: torch.device, *, flat: bool = True) -> Population:

@@ -8,8 +8,8 @@ from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
-import torch
 from implicitreg import _validate, datasets, nets
+from implicitreg._torch import torch
 from implicitreg.experiments.chosen_noise import METRICS, _plain, _row, mislabelled
 from implicitreg.noise import msgd
 from torch import Tensor, nn

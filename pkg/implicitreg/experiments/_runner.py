@@ -18,11 +18,10 @@ from pathlib import Path, PurePath
 from types import ModuleType
 from typing import Any
 
-import torch
-from implicitreg import _validate, experiments, records
+from implicitreg import _console, _places, _validate, experiments, records
+from implicitreg._torch import torch
 from tqdm import tqdm
 
-UNFINISHED = records.FOLDER.parents[1] / "_build" / "experiments"
 CONNECT = 5  # seconds that a Dask scheduler has to answer
 
 
@@ -72,7 +71,8 @@ def run(
     quick : bool
         A run of seconds that prints its results and writes nothing.
     folder, unfinished : Path, optional
-        Where the record and the pieces go; by default ``book/records`` and ``_build/experiments`` of the repository.
+        Where the record and the pieces go; by default ``book/records`` and ``_build/experiments`` of the checkout or,
+        with a package installed without it, ``implicitreg_records`` in the working directory and ``unfinished`` in it.
     jobs : int
         How many processes measure the pieces; more than one on the CPU only.
     dask : str, optional
@@ -103,7 +103,7 @@ def run(
     settings = _settings(module, data, where, quick)
     jobs = _workers(jobs, dask, where)
     title = name if settings["data"] == module.SETTINGS["data"] else f"{name}_{tag(settings['data'])}"
-    path = None if quick else (unfinished or UNFINISHED) / f"{title}.json"
+    path = None if quick else (unfinished or _places.unfinished()) / f"{title}.json"
     state = _State(path, _identity(module, settings, where))
     units = module.units(settings)
     todo = [(module, unit, settings, where) for unit in units if unit not in state.results]
@@ -121,7 +121,7 @@ def run(
         wall_seconds=state.wall_seconds, folder=folder,
     )  # fmt: skip
     path.unlink()
-    print(f"wrote {file.name} after {state.wall_seconds:.0f} s of work")
+    _console.show(f"wrote {file} after {state.wall_seconds:.0f} s of work")
     return results
 
 

@@ -26,11 +26,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from implicitreg import _validate, ensembles, nets
+from implicitreg._torch import torch
 from implicitreg.experiments import population
 from implicitreg.noise import replicas
 from torch import Tensor
+
+__all__ = ["FOR_DATA", "METHODS", "METRICS", "QUICK", "SETTINGS", "measure", "mislabelled", "summary", "units"]
 
 SETTINGS: dict[str, Any] = {
     "data": "digits", "test": 1400, "hidden": [64, 64], "block": 4,

@@ -31,13 +31,30 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import torch
 from implicitreg import _validate, ensembles
+from implicitreg._brief import brief
+from implicitreg._torch import torch
 from implicitreg.diagrams import networks
 from implicitreg.experiments import _images
 from torch import Tensor, nn
 from torch.func import functional_call, grad, jvp, vmap
 from torch.nn import functional as F
+
+__all__ = [
+    "FOR_DATA",
+    "QUICK",
+    "SETTINGS",
+    "Dense",
+    "Landscape",
+    "Patches",
+    "intercept",
+    "landscape",
+    "measure",
+    "network",
+    "path_terms",
+    "summary",
+    "units",
+]
 
 SETTINGS: dict[str, Any] = {
     "data": "digits", "limit": 450, "pool": 1, "kernels": [3, 3], "strides": [2, 1], "channels": 10,
@@ -151,7 +168,7 @@ def network(kind: str, shape: tuple[int, int, int], classes: int, settings: Mapp
 _loss = partial(F.cross_entropy, reduction="none")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Landscape:
     """A network at its start and the images that are its population; all tables are full sums over them."""
 
@@ -159,6 +176,7 @@ class Landscape:
     inputs: Tensor
     targets: Tensor
     chunk: int = 250
+    __repr__ = brief
 
     @cached_property
     def start(self) -> Tensor:

@@ -35,11 +35,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import torch
 from implicitreg import _validate, ensembles, gradstats, nets
+from implicitreg._torch import torch
 from implicitreg.experiments import _images
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+__all__ = ["FOR_DATA", "QUICK", "SETTINGS", "measure", "units"]
 
 SETTINGS: dict[str, Any] = {
     "data": "digits", "hidden": 16, "net_seed": 0, "data_seed": 1, "chunk": 200,

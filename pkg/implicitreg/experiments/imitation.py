@@ -22,11 +22,13 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-import torch
 from implicitreg import _validate, ensembles, gradstats, nets
+from implicitreg._torch import torch
 from implicitreg.experiments import _images
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+__all__ = ["QUICK", "SETTINGS", "measure", "start", "tilt", "units"]
 
 SETTINGS: dict[str, Any] = {
     "data": "digits", "limit": 300, "hidden": 8, "N": 10, "data_sets": 2000, "chunk": 200, "data_seed": 16,

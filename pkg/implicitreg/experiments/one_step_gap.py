@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from implicitreg import ensembles, gradstats, nets
+from implicitreg._torch import torch
 from implicitreg.experiments._images import population
 from torch import nn
+from torch.nn import functional as F
+
+__all__ = ["FOR_DATA", "QUICK", "SETTINGS", "measure", "units"]
 
 SETTINGS = {
     "data": "digits",

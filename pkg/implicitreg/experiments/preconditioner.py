@@ -24,12 +24,33 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import torch
 from implicitreg import ensembles, gradstats, nets
+from implicitreg._brief import brief
+from implicitreg._torch import torch
 from implicitreg.experiments import population
 from implicitreg.gap.precondition import InverseCovariance, low_rank
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+__all__ = [
+    "FOR_DATA",
+    "METRICS",
+    "QUICK",
+    "SETTINGS",
+    "Arm",
+    "PureInverse",
+    "Split",
+    "against",
+    "arms",
+    "batches",
+    "cost",
+    "measure",
+    "optimizer_of",
+    "reported",
+    "trained",
+    "tuned",
+    "units",
+]
 
 SETTINGS = {
     "data": "digits",
@@ -90,6 +111,7 @@ class Arm:
     rank: int = 0
     rho: float = 1.0
     power: float = 1.0
+    __repr__ = brief
 
 
 def arms(n: int, settings: Mapping[str, Any]) -> dict[str, Arm]:
@@ -123,6 +145,7 @@ class Split:
     pool: tuple[Tensor, Tensor]
     test: tuple[Tensor, Tensor]
     widths: tuple[int, ...]
+    __repr__ = brief
 
     @classmethod
     def of(cls, settings: Mapping[str, Any], device: torch.device) -> Split:

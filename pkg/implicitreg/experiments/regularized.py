@@ -23,11 +23,37 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
-import torch
 from implicitreg import ensembles, nets
+from implicitreg._brief import brief
+from implicitreg._torch import torch
 from implicitreg.experiments import population
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+__all__ = [
+    "ARMS",
+    "FOR_DATA",
+    "METRICS",
+    "QUICK",
+    "SETTINGS",
+    "SHOWN",
+    "Draw",
+    "Part",
+    "batches",
+    "compared",
+    "curve",
+    "drawn",
+    "gradient",
+    "iterates",
+    "measure",
+    "measured",
+    "path",
+    "reached",
+    "redrawn",
+    "stopped",
+    "trace",
+    "units",
+]
 
 SETTINGS = {
     "data": "digits",
@@ -85,6 +111,7 @@ class Part:
     inputs: Tensor
     targets: Tensor
     truth: Tensor
+    __repr__ = brief
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +123,7 @@ class Draw:
     test: Part
     weights: Tensor
     model: nn.Sequential
+    __repr__ = brief
 
 
 def drawn(settings: Mapping[str, Any], device: torch.device) -> Draw:

@@ -39,11 +39,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import torch
 from implicitreg import _validate, ensembles, gradstats, nets
+from implicitreg._torch import torch
 from implicitreg.experiments import _images
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+__all__ = ["FOR_DATA", "QUICK", "SETTINGS", "measure", "units"]
 
 SETTINGS: dict[str, Any] = {
     "data": "digits", "examples": 256, "batch": 16, "redrawn": 0.1, "hidden": 16, "coefficient": 0.25,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from implicitreg import _validate as V
+from implicitreg._brief import brief
 from numpy.typing import ArrayLike
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from scipy.optimize import linprog, nnls
@@ -48,6 +49,7 @@ class HardMargin:
     margin: float
     support: np.ndarray
     dual: np.ndarray
+    __repr__ = brief
 
 
 def signed_rows(X: ArrayLike, y: ArrayLike) -> np.ndarray:

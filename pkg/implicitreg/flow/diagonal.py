@@ -23,16 +23,32 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.linalg
 from implicitreg import _validate
+from implicitreg._brief import brief
 from implicitreg.flow import _dual
 from numpy.typing import ArrayLike
 from scipy.integrate import solve_ivp
 from scipy.optimize import linprog, nnls
 
+__all__ = [
+    "DiagonalLimit",
+    "Factors",
+    "basis_pursuit",
+    "gradient_descent",
+    "limit",
+    "mirror_descent",
+    "potential",
+    "potential_gradient",
+    "recovery_exponent",
+    "stochastic_gradient_descent",
+    "trajectory",
+    "untied_limit",
+]
+
 LARGEST_LOG_WEIGHT = 600.0  # e^600: weights beyond overflow on the way
 STIFF = 2e3  # t times the fastest rate, from which the implicit method is the cheaper one
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DiagonalLimit:
     r"""Where the flow of a diagonal network ends: see :func:`limit`.
 
@@ -46,14 +62,16 @@ class DiagonalLimit:
 
     w: np.ndarray
     dual: np.ndarray
+    __repr__ = brief
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Factors:
     r"""The factors of a two-layer network with weights :math:`w = u\circ u - v\circ v`; v = 0 if not signed."""
 
     u: np.ndarray
     v: np.ndarray
+    __repr__ = brief
 
     @property
     def w(self) -> np.ndarray:

@@ -11,16 +11,31 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from implicitreg._validate import _floats, integer, matrix, number, vector
+from implicitreg._brief import brief
+from implicitreg._validate import _floats, function, integer, items, matrix, number, vector
 from implicitreg.flow import diagonal
 from numpy.typing import ArrayLike
 from scipy.integrate import solve_ivp
+
+__all__ = [
+    "Completion",
+    "MinTrace",
+    "RazinCohen",
+    "balanced_factors",
+    "commuting_limit",
+    "completion_example",
+    "deep_gradient_flow",
+    "gradient_flow",
+    "min_trace",
+    "razin_cohen",
+    "singular_value_rates",
+]
 
 _FEASIBLE = 1e-9  # residual, gap and eigenvalue tolerance of `min_trace`, with |A_i| and |y| scaled to one
 _HUGE = 1e8  # a dual value that no attainable trace exceeds, in the same scale
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MinTrace:
     """A minimum-trace interpolant with its certificate.
 
@@ -34,9 +49,10 @@ class MinTrace:
     X: np.ndarray
     dual: np.ndarray
     gap: float
+    __repr__ = brief
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Completion:
     """A completion problem whose smallest-trace and lowest-rank solutions differ; see `completion_example`."""
 
@@ -45,14 +61,16 @@ class Completion:
     min_trace: np.ndarray
     rank_one: np.ndarray
     exponent: float
+    __repr__ = brief
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RazinCohen:
     """The products ``W`` (len(t), 2, 2) and ``log_det`` (len(t),), the logarithms of their absolute determinants."""
 
     W: np.ndarray
     log_det: np.ndarray
+    __repr__ = brief
 
 
 def min_trace(A: ArrayLike, y: ArrayLike) -> MinTrace:
@@ -432,7 +450,7 @@ def deep_gradient_flow(
     >>> round(float(w - 1 / (1 + 3 * np.exp(-2))), 9) + 0.0
     0.0
     """
-    factors = _chain(factors)
+    factors, gradient = _chain(factors), function("gradient", gradient)
     q = factors[0].shape[1]
     W0 = _product(factors, q)
     matrix("gradient(W)", gradient(W0), rows=W0.shape[0], columns=W0.shape[1])
@@ -536,9 +554,7 @@ def _joint_spectrum(A: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _chain(factors: Sequence[ArrayLike]) -> list[np.ndarray]:
-    if len(factors) == 0:
-        raise ValueError("factors is empty: expected at least one matrix")
-    chain = [matrix(f"factors[{j}]", M) for j, M in enumerate(factors)]
+    chain = [matrix(f"factors[{j}]", M) for j, M in enumerate(items("factors", factors))]
     for j, (inner, outer) in enumerate(pairwise(chain)):
         if outer.shape[1] != inner.shape[0]:
             raise ValueError(f"factors[{j + 1}] has shape {outer.shape}: expected {inner.shape[0]} columns")

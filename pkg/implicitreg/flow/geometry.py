@@ -8,25 +8,48 @@ dual
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import wraps
 from itertools import count
+from typing import ParamSpec
 
 import numpy as np
 from implicitreg import _validate as check
+from implicitreg._brief import brief
 from implicitreg.flow._svm import hard_margin, signed_rows
 from numpy.typing import ArrayLike
 from scipy.integrate import solve_ivp
 from scipy.optimize import linprog, minimize
 from scipy.special import softmax
 
+__all__ = [
+    "Elementwise",
+    "NormMargin",
+    "Potential",
+    "entropy",
+    "hypentropy",
+    "margin",
+    "margin_direction",
+    "mirror_descent",
+    "mirror_limit",
+    "polynomial_direction",
+    "polynomial_flow",
+    "power",
+    "quadratic",
+    "steepest_descent",
+    "steepest_step",
+]
+
 Elementwise = Callable[[np.ndarray], np.ndarray]
+_P = ParamSpec("_P")
 
 _MOST_CALLS = 40_000  # of the right-hand side of a polynomial flow; scaled columns take some ten thousand
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class NormMargin:
     r"""The largest margin in an :math:`\ell_p` geometry; see :func:`margin_direction`.
 
@@ -43,6 +66,7 @@ class NormMargin:
     w: np.ndarray
     margin: float
     dual: np.ndarray
+    __repr__ = brief
 
 
 @dataclass(frozen=True)
@@ -70,6 +94,11 @@ class Potential:
     link: Elementwise
     inverse_link: Elementwise
     inverse_link_derivative: Elementwise
+    __repr__ = brief
+
+    def __post_init__(self) -> None:
+        for name in ("link", "inverse_link", "inverse_link_derivative"):
+            check.function(name, getattr(self, name))
 
 
 def increasing_times(name: str, value: ArrayLike) -> np.ndarray:
@@ -78,6 +107,23 @@ def increasing_times(name: str, value: ArrayLike) -> np.ndarray:
     if times[0] < 0 or (np.diff(times) < 0).any():
         raise ValueError(f"{name} = {times}: expected non-negative times that do not decrease")
     return times
+
+
+def in_any_order(name: str) -> Callable[[Callable[_P, np.ndarray]], Callable[_P, np.ndarray]]:
+    """Of a flow that is followed forwards, which takes increasing times as its argument ``name``, one for any order."""
+
+    def decorate(flow: Callable[_P, np.ndarray]) -> Callable[_P, np.ndarray]:
+        signature = inspect.signature(flow)
+
+        @wraps(flow)
+        def followed(*args: _P.args, **kwargs: _P.kwargs) -> np.ndarray:
+            bound = signature.bind(*args, **kwargs)
+            bound.arguments[name], back = np.unique(check.vector(name, bound.arguments[name]), return_inverse=True)
+            return flow(*bound.args, **bound.kwargs)[back]
+
+        return followed
+
+    return decorate
 
 
 def quadratic() -> Potential:
@@ -422,6 +468,7 @@ def polynomial_direction(X: ArrayLike, y: ArrayLike, k: float) -> np.ndarray:
     return u / np.linalg.norm(u)
 
 
+@in_any_order("log_t")
 def polynomial_flow(X: ArrayLike, y: ArrayLike, log_t: ArrayLike, k: float, w0: ArrayLike | None = None) -> np.ndarray:
     r"""Gradient flow of a loss with a polynomial tail, to times like :math:`e^{200}`.
 
@@ -432,7 +479,7 @@ def polynomial_flow(X: ArrayLike, y: ArrayLike, log_t: ArrayLike, k: float, w0: 
     X, y : (n, d) and (n,) arrays
         Inputs and labels -1 or 1.
     log_t : (m,) array
-        Increasing values of :math:`s = \log(1+t)\ge0`.
+        Values of :math:`s = \log(1+t)\ge0`, in any order.
     k : float
         Exponent of the tail, positive.
     w0 : (d,) array, optional
@@ -446,7 +493,7 @@ def polynomial_flow(X: ArrayLike, y: ArrayLike, log_t: ArrayLike, k: float, w0: 
     Raises
     ------
     ValueError
-        If shapes disagree, an entry is not finite, a label is not -1 or 1, ``k <= 0``, ``log_t`` decreases, is
+        If shapes disagree, an entry is not finite, a label is not -1 or 1, ``k <= 0``, ``log_t`` is
         negative, or is so large that the weights overflow (``log_t > 700 (k + 2)``).
     ArithmeticError
         If 40 000 evaluations of the velocity do not reach the last time, as with columns of very different size or
@@ -624,6 +671,7 @@ def _steps(eta: float | ArrayLike, k: int) -> np.ndarray:
 
 def _start_in_domain(w0: ArrayLike, d: int, potential: Potential) -> np.ndarray:
     """``theta0``, the link of ``w0``."""
+    check.instance("potential", potential, Potential)
     w0 = check.vector("w0", w0, size=d)
     with np.errstate(all="ignore"):
         theta0 = potential.link(w0)

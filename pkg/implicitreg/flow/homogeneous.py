@@ -10,16 +10,39 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count, pairwise
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from implicitreg import _validate as check
+from implicitreg._brief import brief
 from implicitreg.flow._svm import NotSeparable, hard_margin, signed_rows
-from implicitreg.flow.geometry import increasing_times
+from implicitreg.flow.geometry import in_any_order, increasing_times
 from numpy.typing import ArrayLike
 from scipy.integrate import solve_ivp
 from scipy.optimize import nnls
 from scipy.special import logsumexp, softmax
+
+__all__ = [
+    "KKT",
+    "RESOLVED",
+    "Alignment",
+    "Certificate",
+    "DeepLinear",
+    "Diagonal",
+    "Network",
+    "ReLU",
+    "alignment",
+    "deep_linear_margin",
+    "gradient_flow",
+    "kkt_residual",
+    "layer_imbalance",
+    "log_inverse_loss",
+    "neuron_imbalance",
+    "normalized_margin",
+    "relu_margin_bound",
+    "smoothed_margin",
+    "xor_certificate",
+]
 
 RESOLVED = 1e7
 """The largest log(1/L) that :func:`gradient_flow` enters: beyond, rounding in q becomes noise in softmax(-q)."""
@@ -29,6 +52,7 @@ _MOST_CALLS = 15_000, 300
 a parameter)."""
 
 
+@runtime_checkable
 class Network(Protocol):
     """What this module needs of a network: :class:`DeepLinear`, :class:`Diagonal` and :class:`ReLU` have it.
 
@@ -51,6 +75,22 @@ class Network(Protocol):
 
     def pullback(self, theta: np.ndarray, p: np.ndarray) -> np.ndarray:
         r"""The combination of gradients :math:`\sum_i p_i\nabla q_i(\theta)`, (size,)."""
+
+
+def _keep(net: Network) -> None:
+    """Copies of the data, which nobody changes: X, y and the rows z_i = y_i x_i."""
+    X, y = check.data(net.X, net.y)
+    for name, value in {"X": X, "y": y, "Z": signed_rows(X, y)}.items():
+        value.setflags(write=False)
+        object.__setattr__(net, name, value)
+
+
+def _flat(net: Network, theta: ArrayLike) -> np.ndarray:
+    """All parameters of a network in one vector."""
+    theta = theta if type(theta) is np.ndarray else check.vector("theta", theta)
+    if theta.shape != (net.size,):
+        raise ValueError(f"theta has shape {theta.shape}: expected ({net.size},)")
+    return theta
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,13 +121,14 @@ class DeepLinear:
     hidden: Sequence[int]
     Z: np.ndarray = field(init=False, repr=False)
     smooth = True
+    __repr__ = brief
 
     def __post_init__(self) -> None:
         if np.ndim(self.hidden) != 1:
             raise ValueError(f"hidden = {self.hidden!r}: expected a sequence of widths")
         hidden = tuple(check.integer(f"hidden[{j}]", m, low=1) for j, m in enumerate(self.hidden))
         object.__setattr__(self, "hidden", hidden)
-        object.__setattr__(self, "Z", signed_rows(self.X, self.y))
+        _keep(self)
 
     @property
     def degree(self) -> int:
@@ -108,7 +149,7 @@ class DeepLinear:
     def layers(self, theta: np.ndarray) -> list[np.ndarray]:
         """The matrices ``W_1, ..., W_L`` in the flat ``theta``."""
         ends = np.cumsum([m * d for m, d in self.shapes])[:-1]
-        return [W.reshape(s) for W, s in zip(np.split(theta, ends), self.shapes, strict=True)]
+        return [W.reshape(s) for W, s in zip(np.split(_flat(self, theta), ends), self.shapes, strict=True)]
 
     def end_to_end(self, theta: np.ndarray) -> np.ndarray:
         """The predictor ``w`` with ``f(x) = <w, x>``."""
@@ -168,10 +209,11 @@ class Diagonal:
     depth: int = 2
     Z: np.ndarray = field(init=False, repr=False)
     smooth = True
+    __repr__ = brief
 
     def __post_init__(self) -> None:
         check.integer("depth", self.depth, low=1)
-        object.__setattr__(self, "Z", signed_rows(self.X, self.y))
+        _keep(self)
 
     @property
     def degree(self) -> int:
@@ -185,7 +227,7 @@ class Diagonal:
 
     def end_to_end(self, theta: np.ndarray) -> np.ndarray:
         """The predictor ``w``."""
-        u, v = np.split(theta, 2)
+        u, v = np.split(_flat(self, theta), 2)
         return u**self.depth - v**self.depth
 
     def q(self, theta: np.ndarray) -> np.ndarray:
@@ -194,7 +236,7 @@ class Diagonal:
 
     def pullback(self, theta: np.ndarray, p: np.ndarray) -> np.ndarray:
         """The combination ``sum_i p_i grad q_i``."""
-        c = p @ self.Z
+        theta, c = _flat(self, theta), p @ self.Z
         return self.depth * theta ** (self.depth - 1) * np.r_[c, -c]
 
 
@@ -229,39 +271,39 @@ class ReLU:
     X: ArrayLike
     y: ArrayLike
     width: int
-    labels: np.ndarray = field(init=False, repr=False)
-    inputs: np.ndarray = field(init=False, repr=False)
+    Z: np.ndarray = field(init=False, repr=False)
     degree = 2
     smooth = False
+    __repr__ = brief
 
     def __post_init__(self) -> None:
         check.integer("width", self.width, low=1)
-        signed_rows(self.X, self.y)
-        object.__setattr__(self, "inputs", np.asarray(self.X, dtype=float))
-        object.__setattr__(self, "labels", np.asarray(self.y, dtype=float))
+        _keep(self)
 
     @property
     def size(self) -> int:
         """Number of parameters."""
-        return self.width * (self.inputs.shape[1] + 1)
+        return self.width * (self.X.shape[1] + 1)
 
     def layers(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """``W`` (width, d) and ``a`` (width,)."""
+        theta = _flat(self, theta)
         return theta[: -self.width].reshape(self.width, -1), theta[-self.width :]
 
     def q(self, theta: np.ndarray) -> np.ndarray:
         """Signed outputs."""
         W, a = self.layers(theta)
-        return self.labels * (np.maximum(self.inputs @ W.T, 0) @ a)
+        return self.y * (np.maximum(self.X @ W.T, 0) @ a)
 
     def pullback(self, theta: np.ndarray, p: np.ndarray) -> np.ndarray:
         """The combination ``sum_i p_i grad q_i``."""
         W, a = self.layers(theta)
-        h, c = self.inputs @ W.T, p * self.labels
-        return np.r_[(a[:, None] * (((h > 0) * c[:, None]).T @ self.inputs)).ravel(), c @ np.maximum(h, 0)]
+        h, c = self.X @ W.T, p * self.y
+        return np.r_[(a[:, None] * (((h > 0) * c[:, None]).T @ self.X)).ravel(), c @ np.maximum(h, 0)]
 
 
 def _parameters(net: Network, theta: ArrayLike) -> np.ndarray:
+    check.instance("net", net, Network)
     theta = check.vector("theta", theta, size=net.size)
     if not theta.any():
         raise ValueError("theta is zero: expected parameters that are not all zero")
@@ -292,7 +334,8 @@ def log_inverse_loss(net: Network, theta: ArrayLike) -> float:
     >>> log_inverse_loss(Diagonal([[1.0]], [1]), [100.0, 0.0])
     10000.0
     """
-    return -float(logsumexp(-net.q(_parameters(net, theta))))
+    theta = _parameters(net, theta)
+    return -float(logsumexp(-net.q(theta)))
 
 
 def smoothed_margin(net: Network, theta: ArrayLike) -> float:
@@ -376,6 +419,7 @@ def normalized_margin(net: Network, theta: ArrayLike) -> float:
     return float(net.q(theta).min() / np.linalg.norm(theta) ** net.degree)
 
 
+@in_any_order("tau")
 def gradient_flow(net: Network, theta0: ArrayLike, tau: ArrayLike, h: float | None = None) -> np.ndarray:
     r"""The path of gradient flow on :math:`L = \sum_ie^{-q_i}`, in a time that reaches tiny losses.
 
@@ -388,7 +432,7 @@ def gradient_flow(net: Network, theta0: ArrayLike, tau: ArrayLike, h: float | No
     theta0 : (size,) array
         Parameters at :math:`\tau = 0`, not all zero.
     tau : (m,) array
-        Times, non-negative, not decreasing.
+        Times, non-negative, in any order.
     h : float, optional
         Largest step of the classical Runge-Kutta method of order 4, for networks with kinks (at which adaptive
         methods stall): 1e-3 by default there, stable while ``h log(1/L)`` is about 1 or less. Smooth networks use
@@ -402,7 +446,7 @@ def gradient_flow(net: Network, theta0: ArrayLike, tau: ArrayLike, h: float | No
     Raises
     ------
     ValueError
-        If ``theta0`` is zero, not finite or of another size, ``tau`` decreases or is negative, ``h <= 0``,
+        If ``theta0`` is zero, not finite or of another size, ``tau`` is negative, ``h <= 0``,
         ``theta0`` is a critical point, or ``tau`` leads beyond :math:`\log(1/L) = 10^7`, which is soon: like
         :math:`e^{\mathcal L\tau}`.
     NotSeparable
@@ -502,9 +546,7 @@ def _rk4(velocity, theta: np.ndarray, tau: np.ndarray, h: float) -> np.ndarray:
 
 def _layers(layers: Sequence[ArrayLike]) -> list[np.ndarray]:
     """Matrices that can be multiplied, ``W_1`` first."""
-    matrices = [check.matrix(f"layers[{j}]", W) for j, W in enumerate(layers)]
-    if not matrices:
-        raise ValueError("layers is empty: expected at least one matrix")
+    matrices = [check.matrix(f"layers[{j}]", W) for j, W in enumerate(check.items("layers", layers))]
     for j in range(1, len(matrices)):
         check.matrix(f"layers[{j}]", matrices[j], columns=matrices[j - 1].shape[0])
     return matrices
@@ -585,7 +627,7 @@ def neuron_imbalance(W: ArrayLike, a: ArrayLike) -> np.ndarray:
     return (W**2).sum(axis=1) - check.vector("a", a, size=W.shape[0]) ** 2
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Alignment:
     """How close a deep linear network is to its aligned limit; see :func:`alignment`.
 
@@ -602,6 +644,7 @@ class Alignment:
     rank_ratio: np.ndarray
     overlap: np.ndarray
     norms: np.ndarray
+    __repr__ = brief
 
 
 def alignment(layers: Sequence[ArrayLike]) -> Alignment:
@@ -685,7 +728,7 @@ def deep_linear_margin(X: ArrayLike, y: ArrayLike, depth: int) -> float:
     return hard_margin(X, y).margin * depth ** (-depth / 2)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class KKT:
     r"""How far a direction is from a Karush-Kuhn-Tucker point; see :func:`kkt_residual`.
 
@@ -702,6 +745,7 @@ class KKT:
     stationarity: float
     slackness: float
     dual: np.ndarray
+    __repr__ = brief
 
 
 def kkt_residual(net: Network, theta: ArrayLike) -> KKT:
@@ -816,7 +860,7 @@ def relu_margin_bound(X: ArrayLike, y: ArrayLike, p: ArrayLike) -> float:
     return float(np.abs(np.maximum(w @ X.T, 0) @ c).max() / 2)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Certificate:
     """Parameters of a network and an upper bound on the margin of every network that they meet.
 
@@ -836,6 +880,7 @@ class Certificate:
     theta: np.ndarray
     primal: float
     dual: float
+    __repr__ = brief
 
 
 def xor_certificate() -> Certificate:

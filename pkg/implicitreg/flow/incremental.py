@@ -19,6 +19,15 @@ from implicitreg import _validate
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 
+__all__ = [
+    "activation_time",
+    "crossing_times",
+    "depth_separation",
+    "first_activation_time",
+    "thresholding_time",
+    "toy_path",
+]
+
 DEEPEST = 4  # the primitive of 1/(w^(2 - 2/L) (w* - w)) is written out up to here
 
 

@@ -14,6 +14,7 @@ from itertools import count
 
 import numpy as np
 from implicitreg import _validate as V
+from implicitreg._brief import brief
 from implicitreg.flow._svm import (
     LP,
     HardMargin,
@@ -33,6 +34,7 @@ from scipy.optimize import linprog
 from scipy.special import expit, logsumexp, softmax, wrightomega
 
 __all__ = [
+    "LOSSES",
     "Asymptotics", "HardMargin", "NotSeparable", "asymptotics", "degenerate_example", "gradient_descent",
     "gradient_flow", "hard_margin", "hinge_threshold", "margin", "margin_gap_bound", "momentum_gradient_descent",
     "momentum_margin_gap_bound", "normalized_gradient_descent", "normalized_margin_gap_bound", "soft_margin",
@@ -259,6 +261,7 @@ class Asymptotics:
     dual: np.ndarray
     offset: np.ndarray
     margin_rate: float
+    __repr__ = brief
 
 
 def _smallest_weight(B: np.ndarray, b: np.ndarray) -> float:

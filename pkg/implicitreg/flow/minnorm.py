@@ -15,6 +15,18 @@ import scipy.linalg
 from implicitreg import _validate
 from numpy.typing import ArrayLike
 
+__all__ = [
+    "StepSizes",
+    "early_stopping_penalty",
+    "gradient_descent",
+    "gradient_flow",
+    "limit",
+    "preconditioned_limit",
+    "ridge",
+    "step_sizes",
+    "stochastic_gradient_descent",
+]
+
 GRAM_RATIO = 1 / 25  # a Gram matrix loses cond(X)^2, not cond(X): use one only while cond(X) <= 5
 GRAM_RANGE = 1e-140, 1e140  # of the largest entry of X: beyond, squares over- or underflow
 

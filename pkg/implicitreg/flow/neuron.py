@@ -11,11 +11,27 @@ from dataclasses import dataclass
 from itertools import count
 
 import numpy as np
+from implicitreg import _validate
+from implicitreg._brief import brief
 from implicitreg._validate import data, number, vector
 from numpy.typing import ArrayLike
 from scipy.integrate import solve_ivp
 from scipy.optimize import brentq
 from scipy.special import expit, logit
+
+__all__ = [
+    "Activation",
+    "Elementwise",
+    "ReluExample",
+    "contraction_rate",
+    "gradient_flow",
+    "leaky_relu",
+    "limit",
+    "relu_example",
+    "sigmoid",
+    "softplus",
+    "tanh",
+]
 
 _MOST_CALLS = 200_000  # of the right-hand side; smooth activations take a few thousand
 Elementwise = Callable[[np.ndarray], np.ndarray]
@@ -28,9 +44,14 @@ class Activation:
     value: Elementwise
     inverse: Elementwise
     derivative: Elementwise
+    __repr__ = brief
+
+    def __post_init__(self) -> None:
+        for name in ("value", "inverse", "derivative"):
+            _validate.function(name, getattr(self, name))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ReluExample:
     """Three points on which gradient flow of a ReLU neuron misses the nearest zero-loss weights; see `relu_example`."""
 
@@ -38,11 +59,17 @@ class ReluExample:
     y: np.ndarray
     switch_off: float
     w: np.ndarray
+    __repr__ = brief
 
 
 sigmoid = Activation(expit, logit, lambda u: expit(u) * expit(-u))
+"""The logistic function 1 / (1 + exp(-u))."""
+
 tanh = Activation(np.tanh, np.arctanh, lambda u: 1 - np.tanh(u) ** 2)
+"""The hyperbolic tangent."""
+
 softplus = Activation(lambda u: np.logaddexp(0, u), lambda v: v + np.log(-np.expm1(-v)), expit)
+"""The smooth ReLU log(1 + exp(u))."""
 
 
 def leaky_relu(slope: float) -> Activation:

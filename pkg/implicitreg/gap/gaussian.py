@@ -14,7 +14,10 @@ from functools import cache
 
 import numpy as np
 from implicitreg import _validate
+from implicitreg._brief import brief
 from numpy.typing import ArrayLike
+
+__all__ = ["GaussianLinear", "wishart_moments"]
 
 ISOTROPIC = 1e-12  # C counts as a multiple of the identity up to this relative deviation
 
@@ -55,6 +58,7 @@ class GaussianLinear:
     C: ArrayLike
     theta_star: ArrayLike
     sigma: float
+    __repr__ = brief
 
     def __post_init__(self) -> None:
         theta_star = _validate.vector("theta_star", self.theta_star).copy()

@@ -14,8 +14,23 @@ from dataclasses import dataclass
 
 import numpy as np
 from implicitreg import _validate
+from implicitreg._brief import brief
 from implicitreg.problems import FiniteProblem
 from numpy.typing import ArrayLike
+
+__all__ = [
+    "GapAfter",
+    "Moments",
+    "OneStepGap",
+    "all_orders",
+    "batch_covariance",
+    "divergence",
+    "gap_after",
+    "many_steps",
+    "moments",
+    "one_step",
+    "variance",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +56,7 @@ class Moments:
     grad_trace: np.ndarray
     kappa3: float
     trace_H_Sigma: float
+    __repr__ = brief
 
 
 @dataclass(frozen=True)
@@ -494,7 +510,7 @@ def _arguments(problem: FiniteProblem, eta: float, N: int, name: str = "problem"
 
 
 def _indices(name: str, value: ArrayLike, N: int | None) -> np.ndarray:
-    indices = np.asarray(value)
+    indices = _validate.array(name, value)
     if indices.ndim != 1 or indices.size == 0:
         raise ValueError(f"{name} has shape {indices.shape}: expected a non-empty one-dimensional array of indices")
     if indices.dtype.kind not in "iu":

@@ -16,8 +16,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from implicitreg import _validate, gradstats
+from implicitreg._brief import brief
+from implicitreg._torch import torch
+
+__all__ = ["InverseCovariance", "LowRank", "low_rank"]
 
 NEGLIGIBLE = 1e-12  # eigenvalues up to this fraction of the largest (or up to m eps, if more) are rounding and dropped
 
@@ -30,6 +33,7 @@ class LowRank:
     eigenvalues: torch.Tensor
     lam: float
     power: float
+    __repr__ = brief
 
     @property
     def shrink(self) -> torch.Tensor:
@@ -50,6 +54,7 @@ class LowRank:
         >>> P.apply(torch.tensor([1.0, 1.0]))
         tensor([0.5000, 1.0000])
         """
+        _validate.instance("g", g, torch.Tensor)
         if g.ndim == 0 or g.shape[-1] != self.V.shape[1]:
             raise ValueError(f"g has shape {tuple(g.shape)}: expected (..., {self.V.shape[1]})")
         return g - (g @ self.V.T * self.shrink) @ self.V
@@ -187,7 +192,7 @@ class InverseCovariance(torch.optim.Optimizer):
     ) -> None:
         lr, rho = _validate.number("lr", lr, above=0), _validate.number("rho", rho, above=0)
         rank, power = _validate.integer("rank", rank, low=0), _validate.number("power", power, above=0)
-        super().__init__(params, {"lr": lr, "rank": rank, "rho": rho, "power": power})
+        super().__init__(_validate.items("params", params), {"lr": lr, "rank": rank, "rho": rho, "power": power})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Accept the first group only: P mixes all parameters, and two groups would be two optimizers."""
@@ -215,6 +220,7 @@ class InverseCovariance(torch.optim.Optimizer):
             If the model has other parameters, or :func:`implicitreg.gradstats.per_example` refuses the arguments.
         """
         ours = self._parameters()
+        _validate.instance("model", model, torch.nn.Module)
         theirs = [p for p in model.parameters() if p.requires_grad]
         if [id(p) for p in ours] != [id(p) for p in theirs]:
             raise ValueError("model has other parameters than the optimizer: expected those of model.parameters()")

@@ -13,14 +13,38 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from implicitreg import _validate
+from implicitreg._brief import brief
+from implicitreg._torch import torch
 from implicitreg.exact import ExactRun, _multinomial, _multisets, _pascal, _step_matrix
 from implicitreg.problems import FiniteProblem, _batched
 from numpy.typing import ArrayLike
 
 if TYPE_CHECKING:
     from torch import nn
+
+__all__ = [
+    "MAX_STEPS",
+    "MAX_UPDATES",
+    "SAMPLERS",
+    "FixedHorizon",
+    "TwoNumbers",
+    "barrett_dherin_penalty",
+    "data_drift",
+    "data_modified_gd",
+    "drift",
+    "fixed_horizon",
+    "modified_coefficient",
+    "modified_gd",
+    "modified_gradient",
+    "modified_loss",
+    "pair_sum",
+    "paths",
+    "roberts_penalty",
+    "schedule_drift",
+    "smith_penalty",
+    "two_numbers",
+]
 
 MAX_UPDATES = 2_000_000  # training sets times steps in modified_gd: about a minute on one core
 MAX_STEPS = 10_000_000  # the sums over steps stay below a second
@@ -523,6 +547,7 @@ class FixedHorizon:
     theta: np.ndarray
     m: np.ndarray
     C: np.ndarray
+    __repr__ = brief
 
 
 def fixed_horizon(problem: FiniteProblem, tau: float | ArrayLike, *, v: float, a: float) -> FixedHorizon:
@@ -748,7 +773,7 @@ def modified_gradient(
     """
     from implicitreg import gradstats
 
-    strength = _strength(eta, len(inputs), batch_size)
+    strength = _strength(eta, _examples(inputs), batch_size)
     g = gradstats.moments(model, loss, inputs, targets).mean
     return g + strength * gradstats.grad_trace(model, loss, inputs, targets)
 
@@ -775,7 +800,7 @@ def modified_loss(
     """
     from implicitreg import gradstats
 
-    strength = _strength(eta, len(inputs), batch_size)
+    strength = _strength(eta, _examples(inputs), batch_size)
     trace = gradstats.moments(model, loss, inputs, targets).trace
     with torch.no_grad():
         return loss(model(inputs), targets).mean() + strength * trace
@@ -811,7 +836,7 @@ def _shares(batches: Sequence[ArrayLike], N: int) -> np.ndarray:
     """The share of every point in every batch, (T, N)."""
     rows = []
     for k, batch in enumerate(batches):
-        points = np.asarray(batch)
+        points = _validate.array(f"batches[{k}]", batch)
         if points.ndim != 1 or points.size == 0:
             raise ValueError(f"batches[{k}] has shape {points.shape}: expected a non-empty list of points")
         if points.dtype.kind not in "iu":
@@ -940,6 +965,11 @@ def _strength(eta: float, N: int, n: int) -> float:
     if N % n:
         raise ValueError(f"batch_size = {n}: expected a divisor of the {N} examples")
     return eta / 4 * (N - n) / (n * N)
+
+
+def _examples(inputs: torch.Tensor) -> int:
+    shape = _validate.instance("inputs", inputs, torch.Tensor).shape
+    return shape[0] if shape else 0
 
 
 def _times(tau: float | ArrayLike) -> np.ndarray:

@@ -17,6 +17,7 @@ Float32 and float64, no autocast and no TF32. Second derivatives are autograd's:
 as flat.
 """
 
+from implicitreg import _torch  # noqa: F401 (says how to install it)
 from implicitreg.gradstats import naive
 from implicitreg.gradstats.estimators import GramMoments, from_gram, two_halves
 from implicitreg.gradstats.statistics import (

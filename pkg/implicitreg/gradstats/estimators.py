@@ -7,7 +7,10 @@ from typing import Any
 
 import torch
 from implicitreg import _validate
+from implicitreg._brief import brief
 from torch import Tensor
+
+__all__ = ["GramMoments", "from_gram", "two_halves"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +34,7 @@ class GramMoments:
     G_Sigma_G: Tensor
     G4: Tensor
     r_eff: Tensor
+    __repr__ = brief
 
 
 def from_gram(K: Any) -> GramMoments:

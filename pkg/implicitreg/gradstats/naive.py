@@ -17,6 +17,8 @@ from implicitreg.gradstats._sample import Loss, Sample, autograd, check_finite, 
 from implicitreg.gradstats.results import CurvatureMoments, GradientMoments
 from torch import Tensor, nn
 
+__all__ = ["curvature", "grad_trace", "gradients", "gram", "hessian_product", "moments", "per_example"]
+
 
 def per_example(model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor) -> Tensor:
     """The gradients g_i, one a row: (n, p)."""

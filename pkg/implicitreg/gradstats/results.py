@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from implicitreg._brief import brief
 from torch import Tensor
+
+__all__ = ["CurvatureMoments", "GradientMoments"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +30,7 @@ class GradientMoments:
     sq_norm: Tensor
     trace: Tensor
     n: int
+    __repr__ = brief
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,3 +50,4 @@ class CurvatureMoments:
     kappa3: Tensor
     trace_H_Sigma: Tensor
     G_grad_trace: Tensor
+    __repr__ = brief

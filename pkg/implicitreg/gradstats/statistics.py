@@ -9,6 +9,8 @@ from implicitreg.gradstats._sample import Loss, Sample, autograd, check_finite, 
 from implicitreg.gradstats.results import CurvatureMoments, GradientMoments
 from torch import Tensor, nn
 
+__all__ = ["curvature", "grad_trace", "gram", "moments", "per_example"]
+
 
 def moments(
     model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor, *, chunk_size: int | None = None

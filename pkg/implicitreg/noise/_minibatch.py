@@ -34,7 +34,10 @@ def centre(epsilon: ArrayLike, ghost: int | None = None) -> np.ndarray:
     >>> print(centre([1.0, 3.0, 0.0, 4.0]), centre([1.0, 3.0, 0.0, 4.0], ghost=2))
     [-1.  1. -2.  2.] [-1.  1. -2.  2.]
     """
-    epsilon = np.asarray(epsilon, dtype=np.float64)
+    epsilon = _validate.array("epsilon", epsilon)
+    if epsilon.dtype.kind not in "iuf":
+        raise TypeError(f"epsilon has dtype {epsilon.dtype}: expected real numbers")
+    epsilon = epsilon.astype(np.float64)
     if epsilon.ndim == 0 or epsilon.shape[-1] == 0:
         raise ValueError(f"epsilon has shape {epsilon.shape}: expected at least one entry along the last axis")
     blocks = epsilon.reshape(*epsilon.shape[:-1], -1, _ghost(ghost, epsilon.shape[-1]))

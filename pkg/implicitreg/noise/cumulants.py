@@ -14,6 +14,8 @@ from implicitreg import _validate
 from implicitreg.noise.sampling import _checked_sizes, _coefficients
 from numpy.typing import ArrayLike
 
+__all__ = ["Cumulants", "cumulants", "third_cumulant"]
+
 
 @dataclass(frozen=True)
 class Cumulants:

@@ -18,10 +18,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from implicitreg import _validate
+from implicitreg._brief import brief
 from implicitreg.ensembles import particles
 from implicitreg.ensembles.particles import Landscape, Noise
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq
+
+__all__ = ["EscapeTimes", "exponent", "skewness_correction", "times"]
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(128)
 
@@ -40,6 +43,7 @@ class EscapeTimes:
 
     steps: np.ndarray
     escaped: np.ndarray
+    __repr__ = brief
 
     @property
     def mean(self) -> float:

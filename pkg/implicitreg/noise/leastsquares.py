@@ -21,7 +21,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from implicitreg import _validate
+from implicitreg._brief import brief
 from numpy.typing import ArrayLike
+
+__all__ = ["Constants", "LeastSquares", "SecondMoments", "bound", "constants", "run", "run_fixed", "weight_moments"]
 
 _TINY = 1e-12  # directions in which the root of Sigma is smaller, relative to its norm, count as outside its range
 
@@ -72,6 +75,7 @@ class LeastSquares:
     Sigma: np.ndarray = field(init=False, repr=False)
     theta_star: np.ndarray = field(init=False, repr=False)
     residuals: np.ndarray = field(init=False, repr=False)
+    __repr__ = brief
 
     def __post_init__(self) -> None:
         x = _validate.matrix("x", self.x)
@@ -119,6 +123,7 @@ class SecondMoments:
     moment: np.ndarray
     last_excess: float
     averaged_excess: float
+    __repr__ = brief
 
 
 @dataclass(frozen=True)

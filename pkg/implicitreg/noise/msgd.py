@@ -35,8 +35,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from implicitreg import _validate, gradstats
+from implicitreg._torch import torch
 from implicitreg.noise import sampling
 from implicitreg.training import History, run
 from implicitreg.training._loop import Loss, Schedule

@@ -21,11 +21,14 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import torch
 from implicitreg import _validate, ensembles
+from implicitreg._brief import brief
+from implicitreg._torch import torch
 from implicitreg.noise import msgd
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+__all__ = ["Curves", "Replica", "train"]
 
 _CACHE = 2**18  # numbers in the inputs of one layer, of all networks that are trained together on a CPU
 _SMALL = "sgd", "sgd_without_replacement", "sgd_epochs", "bernoulli", "binomial"  # b examples a step
@@ -85,6 +88,7 @@ class Curves:
     test_loss: np.ndarray | None
     test_accuracy: np.ndarray | None
     theta: Tensor = field(repr=False)
+    __repr__ = brief
 
 
 def train(
@@ -148,7 +152,7 @@ def train(
     >>> train([Replica("gd", 1, eta=1.0)], [zero], x, y, steps=1).theta
     tensor([[ 0.0000,  0.0000,  0.2500, -0.2500]])
     """
-    replicas, starts = list(replicas), list(starts)
+    replicas, starts = _validate.items("replicas", replicas), _validate.items("starts", starts)
     _check(replicas, starts, inputs, targets, test)
     steps = _validate.integer("steps", steps, low=0)
     at = _steps(sorted({0, steps}) if at is None else at, steps)

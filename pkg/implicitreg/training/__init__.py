@@ -4,6 +4,7 @@ The weights W of each step come from outside, and the step is :math:`\theta - \e
 the loop knows nothing of the noise that they make (`implicitreg.noise.msgd` does).
 """
 
+from implicitreg import _torch  # noqa: F401 (says how to install it)
 from implicitreg.training._history import History
 from implicitreg.training._loop import run
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from implicitreg import _validate
 from torch import Tensor
 
 
@@ -66,6 +67,8 @@ def resident(name: str, pair: Any, dtype: torch.dtype, device: torch.device) -> 
 def _tensor(name: str, value: Any) -> Tensor:
     if not isinstance(value, Tensor | np.ndarray):
         raise TypeError(f"{name} is a {type(value).__name__}: expected an array or a tensor")
+    if isinstance(value, np.ndarray):
+        value = _validate.array(name, value)
     if isinstance(value, np.ndarray) and value.dtype.kind not in "iuf":
         raise TypeError(f"{name} has dtype {value.dtype}: expected floats or integers")
     tensor = torch.as_tensor(value).detach()

@@ -91,6 +91,9 @@ def run(
     saving = _Saving(Path(checkpoint), _every("checkpoint_every", checkpoint_every, every)) if checkpoint else None
     if (weights is None) == (direction is None):
         raise TypeError("expected either weights or direction, and not both")
+    for name, function in (("weights", weights), ("direction", direction), ("loss", loss)):
+        if function is not None:
+            _validate.function(name, function)
     where = _processes.device(device)
     dtype = _checked(model, precision)
     _warn_of_batch_norm(model)

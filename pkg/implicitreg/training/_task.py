@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from implicitreg import _validate
 from implicitreg.training._data import Data
 from implicitreg.training._processes import Processes, apart
 from torch import Tensor, nn
@@ -70,7 +71,7 @@ class Task:
 
     def parts(self, index: Any, w: Any) -> Iterator[tuple[slice | Tensor, Tensor]]:
         """Rows and weights of this process's chunks; where every example has a weight, rows are not gathered."""
-        index, w = np.asarray(index), np.asarray(w, dtype=np.float64)
+        index, w = _validate.array("index", index), _validate.array("w", w).astype(np.float64)
         if index.shape != w.shape or index.ndim != 1:
             raise ValueError(
                 f"weights gives shapes {index.shape} and {w.shape}: expected (m,) each, indices and weights"
@@ -135,8 +136,8 @@ class Task:
             x, y = self.train.take(slice(0, 1))
             outputs = self.outputs(self.model, x)
             for name, data in (("train", self.train), ("test", self.test)):
-                if cross_entropy and data is not None and data.classes:
-                    _check_classes(name, data.targets, outputs)
+                if cross_entropy and data is not None:
+                    _check_classes(name, data, outputs)
             self.losses(outputs, y)
 
 
@@ -166,10 +167,15 @@ def _seeds(seed: int, rank: int, block: int) -> list[int]:
     return (philox.random_raw(SEEDS) >> np.uint64(1)).tolist()
 
 
-def _check_classes(name: str, targets: Tensor, outputs: Any) -> None:
-    low, high = int(targets.min()), int(targets.max())
+def _check_classes(name: str, data: Data, outputs: Any) -> None:
     if not isinstance(outputs, Tensor) or outputs.ndim != 2:
         raise ValueError("cross-entropy needs outputs (n, classes): expected a model with these, or a loss")
+    if not data.classes:
+        if data.targets.shape[1:] != outputs.shape[1:]:
+            raise ValueError(f"targets of {name} has dtype {data.targets.dtype} and shape {tuple(data.targets.shape)}: "
+                             "expected integers, the classes, for cross-entropy; or a loss")  # fmt: skip
+        return
+    low, high = int(data.targets.min()), int(data.targets.max())
     if low < 0 or high >= outputs.shape[1]:
         raise ValueError(f"targets of {name} are classes from {low} to {high}: expected 0 to {outputs.shape[1] - 1}, "
                          f"as the model has {outputs.shape[1]} outputs")  # fmt: skip

@@ -10,6 +10,8 @@ from implicitreg.diagrams.corollaries import _spectra
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 
+__all__ = ["Overfitting", "overfitting", "worst_curvature"]
+
 
 @dataclass(frozen=True)
 class Overfitting:

@@ -19,12 +19,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from implicitreg import _validate, gradstats
+from implicitreg._brief import brief
+from implicitreg._torch import torch
 from implicitreg.problems import FiniteProblem
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+__all__ = ["Loss", "Regularizer", "gdc_penalty", "half_split_penalty", "regularizer"]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -35,6 +38,7 @@ class Regularizer:
 
     value: float
     gradient: np.ndarray
+    __repr__ = brief
 
 
 def regularizer(problem: FiniteProblem, eta: float | ArrayLike, N: int, theta: ArrayLike | None = None) -> Regularizer:

@@ -7,6 +7,8 @@ from implicitreg import _validate
 from implicitreg.diagrams._values import smooth
 from implicitreg.problems import FiniteProblem
 
+__all__ = ["epoch_shift", "gd_minus_sgd"]
+
 
 def gd_minus_sgd(problem: FiniteProblem, T: int, N: int | None = None) -> np.ndarray:
     r"""Mean theta after T steps of gradient descent on N examples, minus that of SGD on T fresh ones, per eta².

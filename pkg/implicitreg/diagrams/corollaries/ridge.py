@@ -6,9 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from implicitreg import _validate
+from implicitreg._brief import brief
 from implicitreg.diagrams.corollaries import _spectra
 from implicitreg.diagrams.corollaries.curvature import overfitting
 from numpy.typing import ArrayLike
+
+__all__ = ["GapPenalty", "RidgePath", "gap_penalty", "tune_ridge"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,7 @@ class RidgePath:
 
     theta: np.ndarray
     lam: np.ndarray
+    __repr__ = brief
 
 
 def gap_penalty(C: ArrayLike, H: ArrayLike, lam: float, eta: float, T: int | None, N: int) -> GapPenalty:

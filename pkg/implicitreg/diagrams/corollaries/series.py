@@ -13,6 +13,8 @@ from implicitreg import _validate
 from implicitreg.diagrams._values import smooth
 from implicitreg.problems import FiniteProblem
 
+__all__ = ["ode_series", "sde_series", "sgd_series"]
+
 
 @dataclass(frozen=True)
 class _Contractions:

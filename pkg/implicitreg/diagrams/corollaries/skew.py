@@ -7,6 +7,8 @@ from implicitreg import _validate
 from implicitreg.diagrams.corollaries import _spectra
 from numpy.typing import ArrayLike
 
+__all__ = ["skew_diagram", "skew_effect"]
+
 
 def skew_effect(H: ArrayLike, J: ArrayLike, S: ArrayLike, eta: float, s: float | None = None) -> float:
     r"""The part of the mean test loss that is linear in the third moment S of the noise, at time s = eta T.

@@ -7,6 +7,8 @@ from implicitreg import _validate
 from implicitreg.diagrams.corollaries import _spectra
 from numpy.typing import ArrayLike
 
+__all__ = ["displacement", "velocity"]
+
 
 def displacement(C: ArrayLike, H: ArrayLike, J: ArrayLike, eta: float, T: int | None = None) -> np.ndarray:
     r"""The mean displacement of SGD from a minimum, from the one diagram in which two equal dots push a third.
