@@ -11,6 +11,8 @@ import torch
 from implicitreg import _validate
 from numpy.typing import ArrayLike
 
+MAX_ORDER = 10  # of derivatives: nested automatic differentiation costs a factor of two or more an order
+
 Loss = Callable[[torch.Tensor], torch.Tensor]
 
 
@@ -129,7 +131,7 @@ class FiniteProblem:
         >>> [float(tensor.squeeze()) for tensor in problem.derivatives(4)[1:]]
         [2.0, 2.0, 1.0, 0.0]
         """
-        order = _validate.integer("order", order, low=0)
+        order = _validate.integer("order", order, low=0, high=MAX_ORDER)
         theta = self.theta0 if theta is None else _validate.vector("theta", _numeric(theta), size=self.d)
         parts = [_derivatives(f"losses[{i}]", loss, theta, order) for i, loss in enumerate(self.losses)]
         return tuple(np.stack(tensors) for tensors in zip(*parts, strict=True))

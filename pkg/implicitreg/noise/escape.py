@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from implicitreg import _validate
 from implicitreg.ensembles import particles
+from implicitreg.ensembles._runs import MAX_UPDATES
 from implicitreg.ensembles.particles import Landscape, Noise
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq
@@ -179,6 +180,7 @@ def times(
     start, out = _validate.number("start", start), _validate.number("out", out)
     if out == start:
         raise ValueError(f"out = {out}: expected a point off the start")
+    cap = _validate.integer("cap", cap, low=0, high=MAX_UPDATES)
     numbers = (out, math.copysign(1.0, out - start), 1 / eta, sigma, *polynomial.coef)
     chain = Landscape(_until_out, (start, 0.0), noise, parameters=numbers)
     final = particles.sgd(chain, eta, cap, runs, seed=seed, fast=fast, progress=progress).final

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-from implicitreg import _validate
+from implicitreg import _solvers, _validate
 from numpy.typing import ArrayLike
 
 _TINY = 1e-12  # directions in which the root of Sigma is smaller, relative to its norm, count as outside its range
@@ -465,4 +465,5 @@ def _arguments(
     r = _validate.number("r", r, low=1 - 1e-12)  # 1, as a sum of rounded weights
     eta = _validate.number("eta", eta, above=0)
     theta0 = _validate.vector("theta0", theta0, size=law.x.shape[1])
-    return law, q, r, eta, _validate.integer("steps", steps, low=0), theta0
+    most = _solvers.most_steps(law.x.size * theta0.size)
+    return law, q, r, eta, _validate.integer("steps", steps, low=0, high=most), theta0
