@@ -349,9 +349,10 @@ def margin_direction(X: ArrayLike, y: ArrayLike, p: float = 2) -> NormMargin:
     if p == 2:
         return NormMargin(svm.w, svm.margin, svm.dual / svm.dual.sum())
     result = _linf_margin(Z) if p == math.inf else _l1_margin(Z) if p == 1 else _lp_margin(Z, p)
-    bound = _solvers.norm(Z.T @ result.dual, _dual_order(p))
-    if not (abs(bound - result.margin) <= 1e-8 * result.margin and result.dual.min() >= 0 < (Z @ result.w).min()):
-        raise _solvers.SolverError(f"p = {p!r}: margin {result.margin:g} found, its dual bound is {bound:g}")
+    bound, attained = _solvers.norm(Z.T @ result.dual, _dual_order(p)), (Z @ result.w).min() * result.margin
+    if not (abs(bound / result.margin - 1) <= 1e-8 >= abs(attained / result.margin - 1) and result.dual.min() >= 0):
+        found = f"margin {result.margin:.9g} found, attained {attained:.9g}, bound from the dual {bound:.9g}"
+        raise _solvers.SolverError(f"p = {p!r}: {found}")
     return result
 
 

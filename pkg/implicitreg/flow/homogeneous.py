@@ -218,8 +218,8 @@ class ReLU:
 
     Notes
     -----
-    At a kink the derivative of the activation is taken as 0: one element of Clarke's subdifferential, not always
-    that of least norm, which is the one that gradient flow follows.
+    At a kink, that is where rounding cannot tell the input of the activation from zero, its derivative is taken as 0:
+    one element of Clarke's subdifferential, not always that of least norm, which is the one that gradient flow follows.
 
     Examples
     --------
@@ -260,7 +260,8 @@ class ReLU:
         """The combination ``sum_i p_i grad q_i``."""
         W, a = self.layers(theta)
         h, c = self.inputs @ W.T, p * self.labels
-        return np.r_[(a[:, None] * (((h > 0) * c[:, None]).T @ self.inputs)).ravel(), c @ np.maximum(h, 0)]
+        on = h > self.inputs.shape[1] * np.finfo(float).eps * (np.abs(self.inputs) @ np.abs(W).T)
+        return np.r_[(a[:, None] * ((on * c[:, None]).T @ self.inputs)).ravel(), c @ np.maximum(h, 0)]
 
 
 def _parameters(net: Network, theta: ArrayLike) -> np.ndarray:

@@ -210,7 +210,8 @@ def gradient_flow(
     Notes
     -----
     Integrated in coordinates of the row space of X, so that the part of ``w0`` orthogonal to it is kept exactly; LSODA,
-    rtol 1e-11, which also follows the long plateaus of saturated activations. The absolute tolerance is 1e-13 of Xw, or
+    or backward differences where it gets stuck at a kink, rtol 1e-11; the long plateaus of saturated activations are
+    followed, too. The absolute tolerance is 1e-13 of Xw, or
     of the larger of Xw and the residual at the start where these are below one.
 
     Examples
@@ -331,6 +332,9 @@ def _trajectory(rate: Callable, start: np.ndarray, t: ArrayLike, atol: float) ->
     t = vector("t", t)
     if (t < 0).any():
         raise ValueError(f"t[{int(np.argmin(t))}] = {t.min():g}: expected no negative times")
-    return _solvers.integrate(
-        f"t = {t.max():g}", rate, start, t, method="LSODA", rtol=1e-11, atol=atol, most=_MOST_CALLS, advice=_ADVICE
-    )  # fmt: skip
+    what = f"t = {t.max():g}"
+    options = {"rtol": 1e-11, "atol": atol, "advice": _ADVICE}
+    try:
+        return _solvers.integrate(what, rate, start, t, method="LSODA", most=_MOST_CALLS // 5, **options)
+    except _solvers.SolverError:  # LSODA may get stuck where the derivative jumps although the flow goes on
+        return _solvers.integrate(what, rate, start, t, method="BDF", most=_MOST_CALLS, **options)

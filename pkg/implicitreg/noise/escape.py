@@ -235,7 +235,7 @@ def _tilt(slope: float, z: np.ndarray, p: np.ndarray) -> float:
     """The s with the sign of the slope that solves s slope = log E exp(-s z); infinite where none does."""
     sign = math.copysign(1.0, slope)
     z, slope = z * sign, abs(slope)
-    if slope >= -z.min():
+    if slope >= -z.min() * (1 - 1e-14):  # or as good as equal, which rounding would turn into a huge number
         return sign * math.inf
 
     def excess(s: float) -> float:  # increases with s, from -slope at 0, to -min z - slope

@@ -439,7 +439,7 @@ def _check_specification(law: LeastSquares) -> None:
     means = np.zeros(len(inputs))
     np.add.at(means, which.ravel(), law.probabilities * law.residuals)
     worst = int(np.abs(means).argmax())
-    if abs(means[worst]) > 1e-12 * max(1.0, np.abs(law.y).max()):
+    if abs(means[worst]) > 1e-12 * np.abs(law.y).max():
         raise ValueError(f"well_specified = True, but the mean of y - x'θ* at x = {inputs[worst].tolist()} is not 0")
 
 
