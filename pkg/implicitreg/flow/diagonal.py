@@ -692,6 +692,9 @@ def basis_pursuit(X: ArrayLike, y: ArrayLike, nonnegative: bool = False) -> np.n
     try:
         w = _solvers.linear_program("X, y", np.ones(A.shape[1]), A_eq=A, b_eq=y).x
     except _solvers.Infeasible as error:
+        row = _solvers.unit(X, axis=1)
+        if _solvers.nonnegative_least_squares("X, y", A / row[:, None], y / row)[1] <= 1e-9 * _solvers.norm(y / row):
+            raise
         left = _solvers.nonnegative_least_squares("X, y", A, y)[1]
         what = "no solution w >= 0" if nonnegative else "no solution"
         raise ValueError(f"X w = y has {what}: least squares leaves the residual {left:.3g}") from error
