@@ -14,6 +14,8 @@ from numpy.typing import ArrayLike
 
 __all__ = ["FiniteProblem", "Loss", "kinks"]
 
+MAX_ORDER = 10  # of derivatives: nested automatic differentiation costs a factor of two or more an order
+
 Loss = Callable[[torch.Tensor], torch.Tensor]
 
 
@@ -133,7 +135,7 @@ class FiniteProblem:
         >>> [float(tensor.squeeze()) for tensor in problem.derivatives(4)[1:]]
         [2.0, 2.0, 1.0, 0.0]
         """
-        order = _validate.integer("order", order, low=0)
+        order = _validate.integer("order", order, low=0, high=MAX_ORDER)
         theta = self.theta0 if theta is None else _validate.vector("theta", _numeric(theta), size=self.d)
         parts = [_derivatives(f"losses[{i}]", loss, theta, order) for i, loss in enumerate(self.losses)]
         return tuple(np.stack(tensors) for tensors in zip(*parts, strict=True))

@@ -427,7 +427,7 @@ def test_try_your_own_refuses_a_start_at_zero():
 
 @pytest.mark.parametrize("last", ["6.5", "8.0", "10.0"])
 def test_try_your_own_names_the_time_that_is_too_late(last):
-    with pytest.raises(ArithmeticError, match=rf"tau\[3\] = {float(last):g}: .* beyond 6.*log\(1/L\) = 6.*e\+04"):
+    with pytest.raises(ArithmeticError, match=rf"tau\[3\] = {float(last):g}: .* beyond 6.*log\(1/L\) = .*e\+04"):
         own(times=f"[1.0, 2.0, 3.0, {last}]")
 
 

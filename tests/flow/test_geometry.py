@@ -380,3 +380,30 @@ def test_times_of_a_polynomial_flow_may_stand_in_any_order():
     forwards = geo.polynomial_flow(X, y, [0.0, 1.0, 2.0], k=1)
     again = geo.polynomial_flow(X, y, log_t=[2.0, 0.0, 1.0, 2.0], k=1)
     np.testing.assert_array_equal(again, forwards[[2, 0, 1, 2]])
+
+
+@pytest.mark.parametrize("p", [1, 2, np.inf])
+@pytest.mark.parametrize("n", [3, 5, 7, 10, 11])
+def test_steepest_descent_does_not_follow_rounding(n, p):
+    """Balanced classes and an intercept, whose gradient is zero, but not as it is computed."""
+    x = np.linspace(0.1, 1, n)
+    Z, y = np.c_[np.r_[x, -x], np.ones(2 * n)], np.r_[np.ones(n), -np.ones(n)]
+    np.testing.assert_allclose(geo.steepest_descent(Z, y, p, 1.0, 1), [x.mean(), 0], atol=1e-15)
+    assert geo.steepest_descent(Z, y, p, 1.0, 30)[1] == pytest.approx(0, abs=1e-13)
+
+
+def test_steepest_descent_does_not_depend_on_the_order_of_the_examples():
+    """Coordinates that tie, in exact arithmetic: the first of them moves, however the sums are rounded."""
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=(12, 1)) + 2
+    Z = np.hstack([x, x[::-1], -x])
+    paths = [
+        geo.steepest_descent(Z[order], np.ones(12), 1, 0.1, 1) for order in (rng.permutation(12) for _ in range(20))
+    ]
+    np.testing.assert_allclose(paths, np.tile([0.1 * x.mean(), 0, 0], (20, 1)), rtol=1e-14)
+
+
+def test_a_gradient_above_rounding_is_followed():
+    """Control: a difference of 1e-12 between two classes is data, not noise."""
+    step = geo.steepest_descent([[1.0, 1.0], [1.0, -1.0 + 1e-12]], [1, 1], np.inf, 1.0, 1)
+    np.testing.assert_allclose(step, [1, 1], rtol=1e-11)

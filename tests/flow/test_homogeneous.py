@@ -416,3 +416,23 @@ def test_times_of_the_flow_may_stand_in_any_order(h):
     forwards = hom.gradient_flow(net, [1.0, 1.0, 0.5, 0.5], [0.0, 0.2, 0.4], h)
     again = hom.gradient_flow(net, [1.0, 1.0, 0.5, 0.5], tau=[0.4, 0.0, 0.2, 0.4], h=h)
     np.testing.assert_array_equal(again, forwards[[2, 0, 1, 2]])
+
+
+def test_a_relu_is_off_where_rounding_cannot_tell_its_input_from_zero():
+    """w = (0.1, 0.2, -0.3) on x = (1, 1, 1): the sum is zero, computed it is 6e-17 or 0 by the order of the terms."""
+    w = np.array([0.1, 0.2, -0.3])
+    for order in ([0, 1, 2], [2, 1, 0], [0, 2, 1]):
+        net = hom.ReLU(np.ones((1, 3)), [1], 1)
+        np.testing.assert_array_equal(net.pullback(np.r_[w[order], 1.0], np.ones(1))[:3], np.zeros(3))
+    on = hom.ReLU(np.ones((1, 3)), [1], 1).pullback(np.array([0.1, 0.2, -0.3 + 1e-14, 1.0]), np.ones(1))
+    np.testing.assert_array_equal(on[:3], np.ones(3))  # control: 1e-14 is more than rounding
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1e6])
+def test_kkt_residuals_have_no_units(unit):
+    """At a direction that is not stationary, where the multipliers weigh two violations against each other."""
+    Z, theta = np.array([[1.0, 0.2, 0.3], [0.5, 1.0, 0.1]]), np.array([1.0, 0.5, 0.8, 0.2, 0.1, 0.3])
+    kkt = hom.kkt_residual(hom.Diagonal(Z, [1, 1], 3), theta)
+    other = hom.kkt_residual(hom.Diagonal(unit * Z, [1, 1], 3), theta)
+    assert kkt.stationarity > 0.1
+    assert (other.stationarity, other.slackness) == pytest.approx((kkt.stationarity, kkt.slackness), rel=1e-9)

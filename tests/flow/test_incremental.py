@@ -240,3 +240,8 @@ def test_bad_input_is_refused(call, error, match):
 
 def test_nothing_ever_activates_without_correlation():
     assert incremental.first_activation_time([[1.0], [1.0]], [1.0, -1.0], 0.1) == np.inf
+
+
+def test_thresholding_time_is_infinite_where_it_overflows():
+    assert incremental.thresholding_time(0.5, 0.1, depth=400) == np.inf
+    assert incremental.thresholding_time(0.5, 0.1, depth=100) == pytest.approx(1e98 / (100 * 98 * 0.5), rel=1e-12)

@@ -329,3 +329,12 @@ LOGIT = neuron.sigmoid.inverse
 def test_bad_input_is_named(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize("unit", [0.25, 0.5, 1.0, 2.0, 3.0, 4.0])
+def test_a_flow_that_crosses_a_kink_arrives(unit):
+    """Leaky ReLU from the side of both kinks on which the second target is not."""
+    X, y, psi = np.array([[1.0, 2.0, 3.0], [1.0, 0.0, -1.0]]), [1.3, -0.6], neuron.leaky_relu(0.5)
+    w0 = np.array([1.0, -1.0, 0.5])
+    w = neuron.gradient_flow(unit * X, y, [1e4 / unit**2], psi.value, psi.derivative, w0 / unit)[0]
+    np.testing.assert_allclose(w, neuron.limit(unit * X, y, psi.inverse, w0 / unit), atol=1e-8)

@@ -643,3 +643,18 @@ def test_bad_input_is_named(case):
     error, words, call = BAD[case]
     with pytest.raises(error, match=words):
         call()
+
+
+def in_units(c, unit):
+    """Losses in units of c, of weights in units of ``unit``."""
+    losses = [lambda t, k=k: c * ((t[0] / unit - k) ** 2 / 2 + torch.sin(k * t[0] / unit)) for k in (1, 3)]
+    return FiniteProblem(losses, [0.5, 0.5], [0.5 * unit])
+
+
+@pytest.mark.parametrize(("c", "unit"), [(1e-12, 1e3), (1e12, 1e-9)])
+def test_fixed_horizon_has_no_units(c, unit):
+    """In these units the time is of the order of unit²/c, m of c/unit and C of c."""
+    one = schedules.fixed_horizon(in_units(1.0, 1.0), 0.3, v=0.5, a=0.5)
+    other = schedules.fixed_horizon(in_units(c, unit), 0.3 * unit**2 / c, v=0.5, a=0.5)
+    for found, expected in ((other.theta / unit, one.theta), (other.m * unit / c, one.m), (other.C / c, one.C)):
+        np.testing.assert_allclose(found, expected, rtol=1e-8)

@@ -192,3 +192,12 @@ def test_bad_input_is_named(name):
 def test_noise_is_a_law_of_particles():
     with pytest.raises(TypeError, match=r"noise = 'gaussian': expected gaussian\(b\)"):
         exponent(WELL, "gaussian", -1, 0, 0.1)
+
+
+@pytest.mark.parametrize("sigma", [0.1, 0.3, 0.7, 1.1])
+def test_a_slope_as_strong_as_the_strongest_push_is_never_climbed(sigma):
+    """f' = 3 sigma and pushes of at most 3 sigma, products that round differently."""
+    z = particles.atoms([-3.0, 1.0], [0.25, 0.75])
+    assert exponent([3 * sigma], z, 0.0, 1.0, 1.0, sigma=sigma) == np.inf
+    assert exponent([0.1 * 3 * sigma / 0.1], z, 0.0, 1.0, 1.0, sigma=sigma) == np.inf
+    assert np.isfinite(exponent([3 * sigma * (1 - 1e-9)], z, 0.0, 1.0, 1.0, sigma=sigma))

@@ -27,13 +27,15 @@ __all__ = ["CubicChi", "Gauss", "MeanEstimation", "RegularizedMean", "Screw", "h
 def hermite(m: int) -> tuple[np.ndarray, np.ndarray]:
     """The law on m atoms whose moments through 2m - 1 are those of the standard normal law (Gauss and Hermite).
 
+    m is at most 100: NumPy's nodes are tested up to there.
+
     Examples
     --------
     >>> values, p = hermite(4)
     >>> [round(float(p @ values**k), 12) for k in (2, 4, 6)]
     [1.0, 3.0, 15.0]
     """
-    values, weights = np.polynomial.hermite_e.hermegauss(_validate.integer("m", m, low=1))
+    values, weights = np.polynomial.hermite_e.hermegauss(_validate.integer("m", m, low=1, high=100))
     return values, weights / weights.sum()
 
 

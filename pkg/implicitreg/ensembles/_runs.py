@@ -20,6 +20,8 @@ from tqdm import tqdm
 BLOCK = 2**14  # runs in a block of NumPy arrays: 128 kB a coordinate
 COMPILED_BLOCK = 2**15
 WORTH = 50_000_000  # updates from which on compiling (about a second) pays
+MAX_UPDATES = 10**12  # runs times steps: compiled, about a quarter of an hour on one core
+MAX_NUMBERS = 10**9  # that are kept, or in the training sets of a block: 8 GB
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,12 +200,15 @@ def arguments(
         raise TypeError(f"landscape = {landscape!r}: expected a Landscape, such as diagrams.landscapes' .sampled()")
     _validate.integer("seed", seed, low=0, high=2**64 - 1)
     _validate.integer("first", first, low=0)
-    T = _validate.integer("T", T, low=0)
+    T = _validate.integer("T", T, low=0, high=MAX_UPDATES)
     given = [T] if at is None else _validate.items("at", at, least=0)
     steps = tuple(_validate.integer("at", t, low=0, high=T) for t in given)
     if not steps or any(a >= b for a, b in pairwise(steps)):
         raise ValueError(f"at = {at!r}: expected increasing steps from 0 to T = {T}")
-    return _validate.number("eta", eta, above=0), T, _validate.integer("runs", runs, low=1), steps
+    most = min(MAX_NUMBERS // (len(steps) * landscape.d), MAX_UPDATES // max(T, 1))
+    if _validate.integer("runs", runs, low=1) > most:
+        raise ValueError(f"runs = {runs} of T = {T} steps, with {len(steps)} kept: expected at most {most:,} runs")
+    return _validate.number("eta", eta, above=0), T, int(runs), steps
 
 
 def _compiled(landscape: Landscape, updates: int, fast: bool | None) -> bool:

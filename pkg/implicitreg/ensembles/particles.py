@@ -89,7 +89,7 @@ def sgd(
         if B != 1:
             raise ValueError(f"B = {B} without N: expected a training set of N examples, or B = 1")
         return _runs.fresh(landscape, eta, _streams.STEPS, runs, seed, at, control, first, fast, progress)
-    N = _validate.integer("N", N, low=1)
+    N = _validate.integer("N", N, low=1, high=_most_examples(landscape))
     B = _validate.integer("B", B, low=1, high=N)
     if N % B:
         raise ValueError(f"B = {B}: expected a divisor of N = {N}")
@@ -160,7 +160,7 @@ def sde(
     0.5625
     """
     eta, T, runs, at = _runs.arguments(landscape, eta, T, runs, seed, at, first)
-    substeps = _validate.integer("substeps", substeps, low=1)
+    substeps = _validate.integer("substeps", substeps, low=1, high=_runs.MAX_UPDATES // (max(T, 1) * runs))
     if landscape.drift is None or landscape.spread is None:
         raise ValueError("landscape has no drift and spread: expected both, for the SDE")
     fine = tuple(t * substeps for t in at)
@@ -182,5 +182,11 @@ def points(landscape: Landscape, runs: int, *, N: int, seed: int, first: int = 0
     (5, 3, 1)
     """
     _runs.arguments(landscape, 1.0, 0, runs, seed, None, first)
+    N = _validate.integer("N", N, low=1, high=_most_examples(landscape, runs))
     block = np.arange(first, first + runs, dtype=np.uint64)
-    return _runs.training_sets(landscape, seed, block, _validate.integer("N", N, low=1)).transpose(2, 0, 1)
+    return _runs.training_sets(landscape, seed, block, N).transpose(2, 0, 1)
+
+
+def _most_examples(landscape: Landscape, runs: int = 64) -> int:
+    """How many examples a training set has at most, where so many runs are in memory."""
+    return _runs.MAX_NUMBERS // (runs * landscape.noise.size)

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from implicitreg.exercises import Exercise
 from implicitreg.flow import neuron
-from scipy.integrate import quad, solve_ivp
+from scipy.integrate import quad
+from scipy.optimize import brentq
 
 __all__ = ["EXERCISES"]
 
@@ -35,13 +36,13 @@ def _critical(X: np.ndarray, y: np.ndarray) -> float:
 def _strongest() -> float:
     """The value for c → ∞: follow (1 − w2, u3) to the time when u3 is zero; w3 = 2 w2 − 1 there."""
 
-    def silent(_: float, state: np.ndarray) -> float:
-        return state[1]
+    rates, V = np.linalg.eigh(np.array([[-1.0, -2.0], [-2.0, -5.0]]))
 
-    silent.terminal = True
-    A = np.array([[-1.0, -2.0], [-2.0, -5.0]])
-    run = solve_ivp(lambda _, s: A @ s, (0, 2), [1.0, 1.0], "DOP853", events=silent, rtol=1e-12, atol=1e-14)
-    return float(1 - 2 * run.y[0, -1])
+    def state(t: float) -> np.ndarray:
+        return V @ (np.exp(rates * t) * (V.T @ np.ones(2)))
+
+    T = brentq(lambda t: state(t)[1], 0, 2, xtol=1e-15)
+    return float(1 - 2 * state(T)[0])
 
 
 EXERCISES = {

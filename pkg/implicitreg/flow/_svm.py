@@ -9,16 +9,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from implicitreg import _solvers
 from implicitreg import _validate as V
 from implicitreg._brief import brief
 from numpy.typing import ArrayLike
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
-from scipy.optimize import linprog, nnls
 
 SUPPORT_TOLERANCE = 1e-8  # i is a support vector when z_i . w <= 1 + this
 _VANISHES = 1e-12  # a convex combination of unit vectors this short counts as zero
 _KKT = 1e-11  # largest relative KKT residual that is returned rather than raised
-LP = {"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10}
 
 
 class NotSeparable(ValueError):
@@ -163,11 +162,11 @@ def _lawson_hanson(U: np.ndarray, h: np.ndarray) -> np.ndarray:
     :math:`\min_{u\ge0}\|U^\top u\|^2/c^2+(h\cdot u-1)^2` has its :math:`u` on the ray of the multipliers. The
     weight :math:`c` follows the margin down, so that neither term drowns the other.
     """
-    n, d = U.shape
+    d = U.shape[1]
     c, rho = 1.0, 0.0
     while rho < c / 4:
         c = rho or c
-        u = nnls(np.vstack([U.T / c, h]), np.eye(d + 1)[d], maxiter=30 * max(n, d))[0]
+        u = _solvers.nonnegative_least_squares("X", np.vstack([U.T / c, h]), np.eye(d + 1)[d])[0]
         length = float(np.linalg.norm(U.T @ u))
         if length <= _VANISHES * u.sum():
             raise NotSeparable(u)
@@ -355,8 +354,8 @@ def hinge_threshold(X: ArrayLike, y: ArrayLike) -> float:
     s = len(B)
     largest = np.eye(s + 1)[s]  # minimise tau subject to p_i <= tau
     below = np.hstack([np.eye(s), -np.ones((s, 1))])
-    result = linprog(largest, below, np.zeros(s), np.column_stack([B.T, 0 * b]), b, options=LP)
-    return float(result.fun / svm.margin**2)
+    p = _solvers.linear_program("X", largest, A_ub=below, b_ub=np.zeros(s), A_eq=np.column_stack([B.T, 0 * b]), b_eq=b)
+    return float(p.x[s] / svm.margin**2)
 
 
 def _longest_step(alpha: np.ndarray, p: np.ndarray, C: float) -> tuple[float, int]:

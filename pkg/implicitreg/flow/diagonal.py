@@ -22,12 +22,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.linalg
-from implicitreg import _validate
+from implicitreg import _solvers, _validate
 from implicitreg._brief import brief
 from implicitreg.flow import _dual
 from numpy.typing import ArrayLike
-from scipy.integrate import solve_ivp
-from scipy.optimize import linprog, nnls
 
 __all__ = [
     "DiagonalLimit",
@@ -45,6 +43,7 @@ __all__ = [
 ]
 
 LARGEST_LOG_WEIGHT = 600.0  # e^600: weights beyond overflow on the way
+MOST_CALLS = 100_000  # of the velocity of the flow; stiff ones take some ten thousand
 STIFF = 2e3  # t times the fastest rate, from which the implicit method is the cheaper one
 
 
@@ -139,21 +138,24 @@ def _half_lines(X: np.ndarray, M: np.ndarray) -> np.ndarray:
 def _without_forced_zeros(X: np.ndarray, y: np.ndarray, M: np.ndarray) -> np.ndarray:
     """M with -inf for weights that vanish at every feasible point; raises when there is no feasible point.
 
-    The support comes from one LP: maximise sum s, 0 <= s <= 1, s <= W, over W with B W = tau y, tau >= 1.
+    The support comes from one LP: maximise sum s, 0 <= s <= 1, s <= W, over W with B W = tau y, tau >= 1. The units of
+    the columns of B and of y do not change it.
     """
     B = _half_lines(X, M)
-    left = float(nnls(B, y, maxiter=30 * sum(B.shape))[1])
+    left = _solvers.nonnegative_least_squares("X, y", B, y)[1]
     if left > 1e-9 * np.linalg.norm(y):
         raise ValueError(
             f"X w = y has no solution with the signs that the model keeps (w >= 0 if it is not signed): "
             f"non-negative least squares leaves the residual {left:.3g}"
         )
     n, k = B.shape
-    scale = np.abs(y).max() or 1.0
-    A_eq = np.hstack([np.zeros((n, k)), B, -y[:, None] / scale])
-    A_ub = np.hstack([np.eye(k), -np.eye(k), np.zeros((k, 1))])
-    bounds = [(0, 1)] * k + [(0, None)] * k + [(1, None)]
-    answer = linprog(np.r_[-np.ones(k), np.zeros(k + 1)], A_ub, np.zeros(k), A_eq, np.zeros(n), bounds, method="highs")
+    eye, none = np.eye(k), np.zeros((k, k))
+    A_eq = np.hstack([np.zeros((n, k)), B / _solvers.unit(B, axis=0), -y[:, None] / _solvers.unit(y)])
+    A_ub = np.block([[eye, -eye, np.zeros((k, 1))], [eye, none, np.zeros((k, 1))], [np.zeros(2 * k), -1]])
+    answer = _solvers.linear_program(
+        "X, y", np.r_[-np.ones(k), np.zeros(k + 1)],
+        A_ub=A_ub, b_ub=np.r_[np.zeros(k), np.ones(k), -1.0], A_eq=A_eq, b_eq=np.zeros(n),
+    )  # fmt: skip
     M = M.copy()
     M.flat[np.flatnonzero(np.isfinite(M.ravel()))[answer.x[:k] < 0.5]] = -np.inf
     return M
@@ -531,8 +533,10 @@ def potential_gradient(
         return theta if depth == 2 else -p * np.expm1(-theta / p)
 
 
-def _two_layer_path(X: np.ndarray, y: np.ndarray, M: np.ndarray, t: np.ndarray, size: float) -> np.ndarray:
-    """The flow of lambda, lambda' = 4 (y - X w), in n variables."""
+def _two_layer_path(
+    what: str, X: np.ndarray, y: np.ndarray, M: np.ndarray, t: np.ndarray, size: float
+) -> np.ndarray:  # fmt: skip
+    """The flow of lambda, lambda' = 4 (y - X w), in n variables; the entries of X are of order one."""
     net = _dual.Network(X, y, M)
     origin = net.start(0.0)
 
@@ -548,12 +552,14 @@ def _two_layer_path(X: np.ndarray, y: np.ndarray, M: np.ndarray, t: np.ndarray, 
     initial = np.exp(M.max())
     atol = 1e-10 * (np.exp(min(0.0, np.log(size) - M.max())) if size > 0 else 1.0)
     path = _integrate(
-        lambda _, dual: 4 * (y - X @ at(dual)[1]), jacobian, np.zeros(len(y)), t, atol, 4 * (size + initial), X
+        what, lambda _, dual: 4 * (y - X @ at(dual)[1]), jacobian, np.zeros(len(y)), t, atol, 4 * (size + initial), X
     )
     return np.array([at(dual)[1] for dual in path])
 
 
-def _deep_path(X: np.ndarray, y: np.ndarray, M: np.ndarray, t: np.ndarray, size: float, L: int) -> np.ndarray:
+def _deep_path(
+    what: str, X: np.ndarray, y: np.ndarray, M: np.ndarray, t: np.ndarray, size: float, L: int
+) -> np.ndarray:  # fmt: skip
     """The flow of q = (log u, log v): q' = +-L exp((L - 2) q) X'e; X'lambda would lose digits near its bounds."""
     d = X.shape[1]
     signs = np.repeat([1.0, -1.0], d)[: M.size]
@@ -567,21 +573,18 @@ def _deep_path(X: np.ndarray, y: np.ndarray, M: np.ndarray, t: np.ndarray, size:
         return J + np.diag((L - 2) * slope(0.0, q))
 
     rate = L**2 * (size + np.exp(M.max())) ** (2 - 2 / L)
-    Q = _integrate(slope, jacobian, M.ravel() / L, t, 1e-11, rate, X)
+    Q = _integrate(what, slope, jacobian, M.ravel() / L, t, 1e-11, rate, X)
     return (np.exp(L * Q) * signs).reshape(len(t), -1, d).sum(axis=1)
 
 
-def _integrate(slope, jacobian, start, t, atol, rate, X) -> np.ndarray:
-    times, back = np.unique(t, return_inverse=True)
-    if times[-1] == 0:
-        return np.tile(start, (len(t), 1))
-    stiff = times[-1] * rate * np.linalg.norm(X, 2) ** 2 > STIFF
+def _integrate(what, slope, jacobian, start, t, atol, rate, X) -> np.ndarray:
+    stiff = t.max() * rate * np.linalg.norm(X, 2) ** 2 > STIFF
     method = {"method": "Radau", "jac": jacobian} if stiff else {"method": "DOP853"}
+    advice = "earlier times; the limit is that of diagonal.limit"
     with np.errstate(over="ignore", invalid="ignore"):
-        answer = solve_ivp(slope, (0.0, times[-1]), start, t_eval=times, rtol=3e-14, atol=atol, **method)
-    if not answer.success:
-        raise RuntimeError(f"the flow could not be integrated to t = {times[-1]:g}: {answer.message}")
-    return answer.y.T[back]
+        return _solvers.integrate(
+            what, slope, start, t, rtol=3e-14, atol=atol, most=MOST_CALLS, advice=advice, **method
+        )  # fmt: skip
 
 
 def trajectory(
@@ -621,6 +624,8 @@ def trajectory(
         ``log_alpha`` is given, alpha is not positive, or ``depth < 2``.
     TypeError
         If an argument is not numeric, or ``depth`` is not an integer.
+    RuntimeError
+        If the flow cannot be followed to the last time in 100 000 evaluations of its velocity.
 
     Notes
     -----
@@ -646,11 +651,13 @@ def trajectory(
     t = _times(t)
     depth = _validate.integer("depth", depth, low=2)
     m = depth * _log_alpha(alpha, log_alpha, depth)
-    M = np.full((2 if _flag("signed", signed) else 1, X.shape[1]), m)
+    a, b = _solvers.unit(X), _solvers.unit(y)
+    M = np.full((2 if _flag("signed", signed) else 1, X.shape[1]), m - np.log(b) + np.log(a))  # of w in units of b/a
+    X, y, clock = X / a, y / b, t * a * b * (b / a) ** (1 - 2 / depth)
     size = float(np.abs(np.linalg.lstsq(X, y)[0]).max())
     if depth == 2:
-        return _two_layer_path(X, y, M, t, size)
-    return _deep_path(X, y, M, t, size, depth)
+        return b / a * _two_layer_path(f"t = {t.max():g}", X, y, M, clock, size)
+    return b / a * _deep_path(f"t = {t.max():g}", X, y, M, clock, size, depth)
 
 
 def basis_pursuit(X: ArrayLike, y: ArrayLike, nonnegative: bool = False) -> np.ndarray:
@@ -677,6 +684,8 @@ def basis_pursuit(X: ArrayLike, y: ArrayLike, nonnegative: bool = False) -> np.n
         If a shape does not fit, an entry is not finite, or there is no feasible w.
     TypeError
         If an argument is not numeric.
+    RuntimeError
+        If the linear program has no proved optimum, as with rows or columns of sizes that differ by very much.
 
     Notes
     -----
@@ -697,16 +706,17 @@ def basis_pursuit(X: ArrayLike, y: ArrayLike, nonnegative: bool = False) -> np.n
     X, y = _validate.data(X, y)
     nonnegative = _flag("nonnegative", nonnegative)
     d = X.shape[1]
-    scale = float(np.abs(y).max())
-    if scale == 0:
-        return np.zeros(d)
     A = X if nonnegative else np.hstack([X, -X])
-    answer = linprog(np.ones(A.shape[1]), A_eq=A, b_eq=y / scale, method="highs")
-    if answer.status != 0:
-        left = nnls(A, y, maxiter=30 * sum(A.shape))[1]
+    try:
+        w = _solvers.linear_program("X, y", np.ones(A.shape[1]), A_eq=A, b_eq=y).x
+    except _solvers.Infeasible as error:
+        row = _solvers.unit(X, axis=1)
+        if _solvers.nonnegative_least_squares("X, y", A / row[:, None], y / row)[1] <= 1e-9 * _solvers.norm(y / row):
+            raise
+        left = _solvers.nonnegative_least_squares("X, y", A, y)[1]
         what = "no solution w >= 0" if nonnegative else "no solution"
-        raise ValueError(f"X w = y has {what}: least squares leaves the residual {left:.3g}")
-    return scale * (answer.x if nonnegative else answer.x[:d] - answer.x[d:])
+        raise ValueError(f"X w = y has {what}: least squares leaves the residual {left:.3g}") from error
+    return w if nonnegative else w[:d] - w[d:]
 
 
 def recovery_exponent(X: ArrayLike, w: ArrayLike) -> float:
@@ -737,6 +747,8 @@ def recovery_exponent(X: ArrayLike, w: ArrayLike) -> float:
         :math:`X_S^\top\nu = \operatorname{sgn}w_S` (then w is not a solution of basis pursuit).
     TypeError
         If an argument is not numeric.
+    RuntimeError
+        If the linear program has no proved optimum, as with columns of sizes that differ by very much.
 
     Notes
     -----
@@ -762,15 +774,16 @@ def recovery_exponent(X: ArrayLike, w: ArrayLike) -> float:
     n, S = len(X), w != 0
     off = X[:, ~S].T
     ones = np.ones((len(off), 1))
-    answer = linprog(
-        np.r_[np.zeros(n), 1.0],
-        A_ub=np.block([[off, -ones], [-off, -ones]]), b_ub=np.zeros(2 * len(off)),
-        A_eq=np.hstack([X[:, S].T, np.zeros((S.sum(), 1))]), b_eq=np.sign(w[S]),
-        bounds=[(None, None)] * n + [(0, None)], method="highs",
-    )  # fmt: skip
-    if answer.status != 0:
-        raise ValueError("w has a support S and signs for which no nu has X_S' nu = sgn w_S: no l1-minimal w")
-    return 1.0 - float(answer.fun)
+    try:
+        answer = _solvers.linear_program(
+            "X, w", np.r_[np.zeros(n), 1.0],
+            A_ub=np.block([[off, -ones], [-off, -ones]]), b_ub=np.zeros(2 * len(off)),
+            A_eq=np.hstack([X[:, S].T, np.zeros((S.sum(), 1))]), b_eq=np.sign(w[S]), free=n,
+        )  # fmt: skip
+    except _solvers.Infeasible as error:
+        found = "w has a support S and signs for which no nu has X_S' nu = sgn w_S: no l1-minimal w"
+        raise ValueError(found) from error
+    return 1.0 - float(answer.x[n])
 
 
 def _descent_arguments(
@@ -805,7 +818,7 @@ def gradient_descent(
     eta : float
         Step size > 0, for the loss :math:`\tfrac12\|y - Xw\|^2` (a sum, no 1/n).
     k : int
-        Number of steps >= 0.
+        Number of steps >= 0, at most 10 million (fewer for X of more than 1000 entries).
     alpha : float
         Scale > 0 of the initial weights.
     signed : bool, optional
@@ -843,7 +856,7 @@ def gradient_descent(
     """
     X, y, eta, u, v = _descent_arguments(X, y, eta, alpha, signed)
     with np.errstate(over="ignore", invalid="ignore"):
-        for _ in range(_validate.integer("k", k, low=0)):
+        for _ in range(_validate.integer("k", k, low=0, high=_solvers.most_steps(X.size))):
             g = X.T @ (y - X @ (u * u - v * v))
             u, v = u * (1 + 2 * eta * g), v * (1 - 2 * eta * g)
     return _finite(Factors(u, v), eta)
@@ -894,7 +907,7 @@ def mirror_descent(
     """
     X, y, eta, u, v = _descent_arguments(X, y, eta, alpha, signed)
     with np.errstate(over="ignore", invalid="ignore"):
-        for _ in range(_validate.integer("k", k, low=0)):
+        for _ in range(_validate.integer("k", k, low=0, high=_solvers.most_steps(X.size))):
             rise = np.exp(2 * eta * (X.T @ (y - X @ (u * u - v * v))))
             u, v = u * rise, v / rise
     return _finite(Factors(u, v), eta)

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+from implicitreg import _solvers
 from implicitreg._brief import brief
 from implicitreg._validate import _floats, function, integer, items, matrix, number, vector
 from implicitreg.flow import diagonal
 from numpy.typing import ArrayLike
-from scipy.integrate import solve_ivp
 
 __all__ = [
     "Completion",
@@ -33,6 +33,8 @@ __all__ = [
 
 _FEASIBLE = 1e-9  # residual, gap and eigenvalue tolerance of `min_trace`, with |A_i| and |y| scaled to one
 _HUGE = 1e8  # a dual value that no attainable trace exceeds, in the same scale
+_MOST_CALLS = 100_000  # of the velocity of a flow; a few thousand are usual
+_MOST_NUMBERS = 10**8  # in the factors of `balanced_factors`
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,6 +160,8 @@ def gradient_flow(A: ArrayLike, y: ArrayLike, t: ArrayLike, U0: ArrayLike) -> np
     ------
     ValueError
         Bad shapes, asymmetric ``A``, negative times.
+    RuntimeError
+        The flow cannot be followed to the last time in 100 000 evaluations: late times of a large start are stiff.
 
     Notes
     -----
@@ -319,6 +323,8 @@ def razin_cohen(t: ArrayLike, W0: ArrayLike) -> RazinCohen:
     ------
     ValueError
         Bad shapes, negative times, a singular ``W0``.
+    RuntimeError
+        The flow cannot be followed to the last time in 100 000 evaluations.
 
     Notes
     -----
@@ -387,7 +393,7 @@ def balanced_factors(W: ArrayLike, N: int) -> list[np.ndarray]:
     Parameters
     ----------
     W : (p, q).
-    N : at least 1, the depth.
+    N : at least 1, the depth; at most a million (fewer where W has more than ten rows and columns).
 
     Returns
     -------
@@ -396,7 +402,7 @@ def balanced_factors(W: ArrayLike, N: int) -> list[np.ndarray]:
     Raises
     ------
     ValueError, TypeError
-        ``W`` not a matrix of finite numbers, ``N`` not a positive integer.
+        ``W`` not a matrix of finite numbers, ``N`` not an integer in its range.
 
     References
     ----------
@@ -407,7 +413,8 @@ def balanced_factors(W: ArrayLike, N: int) -> list[np.ndarray]:
     >>> [M.item() for M in balanced_factors([[8.0]], 3)]
     [2.0, 2.0, 2.0]
     """
-    W, N = matrix("W", W), integer("N", N, low=1)
+    W = matrix("W", W)
+    N = integer("N", N, low=1, high=_MOST_NUMBERS // max(min(W.shape) ** 2, 100))
     if N == 1:
         return [W]
     U, sigma, Vt = np.linalg.svd(W, full_matrices=False)
@@ -436,6 +443,8 @@ def deep_gradient_flow(
     ------
     ValueError
         No factors, shapes that do not chain, negative times, a gradient of another shape.
+    RuntimeError
+        The flow cannot be followed to the last time in 100 000 evaluations.
 
     Notes
     -----
@@ -529,13 +538,9 @@ def _trajectory(rate: Callable, start: np.ndarray, t: ArrayLike, **options: obje
     t = vector("t", t)
     if (t < 0).any():
         raise ValueError(f"t[{int(np.argmin(t))}] = {t.min():g}: expected no negative times")
-    times, back = np.unique(t, return_inverse=True)
-    if times[-1] == 0:
-        return np.tile(start, (len(t), 1))
-    solution = solve_ivp(rate, (0, times[-1]), start, t_eval=times, **({"method": "DOP853", "rtol": 1e-10} | options))
-    if not solution.success:
-        raise RuntimeError(f"the flow could not be followed to t = {times[-1]:g}: {solution.message}")
-    return solution.y.T[back]
+    advice = "earlier times, or a smaller start (the flow may be stiff, or blow up)"
+    options = {"method": "DOP853", "rtol": 1e-10} | options
+    return _solvers.integrate(f"t = {t.max():g}", rate, start, t, most=_MOST_CALLS, advice=advice, **options)
 
 
 def _joint_spectrum(A: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -656,7 +661,7 @@ def _polish(Q: np.ndarray, b: np.ndarray, X: np.ndarray, nu: np.ndarray) -> tupl
     T = (basis / np.linalg.norm(basis, axis=(1, 2), keepdims=True)).reshape(len(rows), -1)
     eye = np.eye(d)
     iterates = [(_error(Q, b, X, nu), X, nu)]
-    while len(iterates) < 3 or iterates[-1][0] < iterates[-3][0]:  # one step may fail before the next one succeeds
+    while len(iterates) < 3 or (len(iterates) < 100 and iterates[-1][0] < iterates[-3][0]):  # one step may fail
         S = _slack(Q, nu)
         K = T @ (np.kron(S, eye) + np.kron(eye, S)) @ T.T
         C = T @ (X @ Q + Q @ X).reshape(m, -1).T

@@ -13,16 +13,14 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
-from itertools import count
 from typing import ParamSpec
 
 import numpy as np
+from implicitreg import _solvers
 from implicitreg import _validate as check
 from implicitreg._brief import brief
 from implicitreg.flow._svm import hard_margin, signed_rows
 from numpy.typing import ArrayLike
-from scipy.integrate import solve_ivp
-from scipy.optimize import linprog, minimize
 from scipy.special import softmax
 
 __all__ = [
@@ -46,7 +44,8 @@ __all__ = [
 Elementwise = Callable[[np.ndarray], np.ndarray]
 _P = ParamSpec("_P")
 
-_MOST_CALLS = 40_000  # of the right-hand side of a polynomial flow; scaled columns take some ten thousand
+_MOST_CALLS = 40_000  # of the velocity of a polynomial flow; scaled columns take some ten thousand
+_ROUNDING = np.finfo(float).eps
 
 
 @dataclass(frozen=True, eq=False)
@@ -260,25 +259,24 @@ def _newton(system: Callable, x: np.ndarray, tol: float) -> tuple[np.ndarray, fl
 def _normalised(Z: np.ndarray, w: np.ndarray, dual: np.ndarray, p: float) -> NormMargin:
     with np.errstate(all="ignore"):  # a failed solve is caught by the duality gap
         w, dual = w / (Z @ w).min(), dual / dual.sum()
-    return NormMargin(w, 1 / float(np.linalg.norm(w, p)), dual)
+    return NormMargin(w, 1 / _solvers.norm(w, p), dual)
 
 
 def _linf_margin(Z: np.ndarray) -> NormMargin:
-    """Largest ``t`` with ``Zw >= t`` and ``-1 <= w <= 1``, by linear programming."""
+    """Least ``s`` with ``-s <= w <= s`` and ``Zw >= 1``, by linear programming."""
     n, d = Z.shape
-    A = np.hstack([-Z, np.ones((n, 1))])
-    lp = linprog(-np.eye(d + 1)[d], A, np.zeros(n), bounds=[(-1, 1)] * d + [(None, None)])
-    return _normalised(Z, lp.x[:d], -lp.ineqlin.marginals, math.inf)
+    eye, one = np.eye(d), np.ones((d, 1))
+    A = np.block([[-Z, np.zeros((n, 1))], [eye, -one], [-eye, -one]])
+    b = np.r_[-np.ones(n), np.zeros(2 * d)]
+    lp = _solvers.linear_program("X", np.eye(d + 1)[d], A_ub=A, b_ub=b, free=d)
+    return _normalised(Z, lp.x[:d], -lp.ub[:n], math.inf)
 
 
 def _l1_margin(Z: np.ndarray) -> NormMargin:
-    """Largest ``t`` with ``Z(a - b) >= t``, ``a, b >= 0`` and ``sum(a + b) = 1``, by linear programming."""
+    """Least ``sum(a + b)`` with ``Z(a - b) >= 1``, ``a, b >= 0``, by linear programming."""
     n, d = Z.shape
-    A = np.hstack([-Z, Z, np.ones((n, 1))])
-    total = np.r_[np.ones(2 * d), 0][None]
-    bounds = [(0, None)] * (2 * d) + [(None, None)]
-    lp = linprog(-np.eye(2 * d + 1)[-1], A, np.zeros(n), total, [1.0], bounds=bounds)
-    return _normalised(Z, lp.x[:d] - lp.x[d : 2 * d], -lp.ineqlin.marginals, 1)
+    lp = _solvers.linear_program("X", np.ones(2 * d), A_ub=np.hstack([-Z, Z]), b_ub=-np.ones(n))
+    return _normalised(Z, lp.x[:d] - lp.x[d:], -lp.ub, 1)
 
 
 def _lp_margin(Z: np.ndarray, p: float) -> NormMargin:
@@ -290,8 +288,7 @@ def _lp_margin(Z: np.ndarray, p: float) -> NormMargin:
         theta = M.T @ a
         return (np.abs(theta) ** dual_p).sum() / dual_p - a.sum(), M @ potential.inverse_link(theta) - 1
 
-    a = minimize(minus_dual, np.full(n, 1 / n), jac=True, method="L-BFGS-B", bounds=[(0, None)] * n,
-                 options={"ftol": 0, "gtol": 1e-13, "maxiter": 100_000, "maxfun": 100_000}).x  # fmt: skip
+    a = _solvers.minimize_above_zero("X", minus_dual, np.full(n, 1 / n))
     S = a > 1e-6 * a.max()
     a[~S], a[S] = 0.0, _newton(_interpolation(M[S], np.ones(S.sum()), potential), a[S], 1e-13)[0]
     return _normalised(Z, potential.inverse_link(M.T @ a), a, p)
@@ -343,7 +340,7 @@ def margin(X: ArrayLike, y: ArrayLike, w: ArrayLike, p: float = 2) -> float:
     w = check.vector("w", w, size=Z.shape[1])
     if not w.any():
         raise ValueError(f"w = {w}: expected weights that are not all zero")
-    return float((Z @ w).min() / np.linalg.norm(w, p))
+    return float((Z @ w).min() / _solvers.norm(w, p))
 
 
 def margin_direction(X: ArrayLike, y: ArrayLike, p: float = 2) -> NormMargin:
@@ -372,8 +369,8 @@ def margin_direction(X: ArrayLike, y: ArrayLike, p: float = 2) -> NormMargin:
     ValueError
         If shapes disagree, an entry is not finite, a label is not -1 or 1, ``p < 1``, or the data are not separable.
     RuntimeError
-        If the two sides of the duality differ by more than a relative 1e-8: for ``p`` very close to 1, or above
-        about 6 on some data.
+        If the two sides of the duality differ by more than a relative 1e-8, or a linear program has no proved optimum:
+        for ``p`` very close to 1, or above about 6 on some data, or rows of very different sizes.
 
     Notes
     -----
@@ -398,9 +395,10 @@ def margin_direction(X: ArrayLike, y: ArrayLike, p: float = 2) -> NormMargin:
     if p == 2:
         return NormMargin(svm.w, svm.margin, svm.dual / svm.dual.sum())
     result = _linf_margin(Z) if p == math.inf else _l1_margin(Z) if p == 1 else _lp_margin(Z, p)
-    gap = float(np.linalg.norm(Z.T @ result.dual, _dual_order(p))) - result.margin
-    if not gap <= 1e-8 * result.margin:
-        raise RuntimeError(f"p = {p!r}: margin {result.margin:g} found, its dual bound is {gap:.1e} above")
+    bound, attained = _solvers.norm(Z.T @ result.dual, _dual_order(p)), (Z @ result.w).min() * result.margin
+    if not (abs(bound / result.margin - 1) <= 1e-8 >= abs(attained / result.margin - 1) and result.dual.min() >= 0):
+        found = f"margin {result.margin:.9g} found, attained {attained:.9g}, bound from the dual {bound:.9g}"
+        raise _solvers.SolverError(f"p = {p!r}: {found}")
     return result
 
 
@@ -494,7 +492,7 @@ def polynomial_flow(X: ArrayLike, y: ArrayLike, log_t: ArrayLike, k: float, w0: 
     ------
     ValueError
         If shapes disagree, an entry is not finite, a label is not -1 or 1, ``k <= 0``, ``log_t`` is
-        negative, or is so large that the weights overflow (``log_t > 700 (k + 2)``).
+        negative, or is so large that the weights overflow (beyond about ``700 (k + 2)``).
     ArithmeticError
         If 40 000 evaluations of the velocity do not reach the last time, as with columns of very different size or
         data that are not separable.
@@ -505,9 +503,10 @@ def polynomial_flow(X: ArrayLike, y: ArrayLike, log_t: ArrayLike, k: float, w0: 
 
     .. math:: v' = -\frac{v}{k+2} + k\sum_i\big(e^{-\sigma} + (z_i\cdot v)_+\big)^{-k-1}z_i = -\nabla\Phi_s(v),
 
-    in which nothing overflows. *Limit, proved for separable data and any start.* :math:`\Phi_s` is
-    :math:`1/(k+2)`-strongly convex, and so is its limit :math:`\Phi = \|v\|^2/(2(k+2)) + \sum_i(z_i\cdot v)^{-k}`;
-    at the minimiser :math:`v^*` of the latter :math:`\nabla\Phi_s(v^*) = O(e^{-\sigma})`, whence
+    in which nothing overflows; it is integrated with the largest entry of X for the unit. *Limit, proved for separable
+    data and any start.* :math:`\Phi_s` is :math:`1/(k+2)`-strongly convex, and so is its limit
+    :math:`\Phi = \|v\|^2/(2(k+2)) + \sum_i(z_i\cdot v)^{-k}`; at the
+    minimiser :math:`v^*` of the latter :math:`\nabla\Phi_s(v^*) = O(e^{-\sigma})`, whence
     :math:`\frac{d}{ds}\|v-v^*\|\le-\frac{1}{k+2}\|v-v^*\| + O(e^{-s/(k+2)})` and
     :math:`\|v-v^*\| = O(s\,t^{-1/(k+2)})`. As the sum is homogeneous, :math:`v^*` has the direction of
     :func:`polynomial_direction`. Exponential tails approach their limit like :math:`1/\log t`; polynomial ones, like
@@ -527,16 +526,16 @@ def polynomial_flow(X: ArrayLike, y: ArrayLike, log_t: ArrayLike, k: float, w0: 
     (array([0., 3.]), 3.0)
     """
     Z, k = signed_rows(X, y), check.number("k", k, above=0)
-    times, v0, calls = increasing_times("log_t", log_t), _start(w0, Z.shape[1]), count(1)
+    log_t, w0, R = increasing_times("log_t", log_t), _start(w0, Z.shape[1]), _solvers.unit(Z)
+    Z = Z / R
+    with np.errstate(divide="ignore"):
+        times = np.logaddexp(0, 2 * np.log(R) + log_t + np.log(-np.expm1(-log_t)))  # log(1 + R² t)
     if times[-1] > 700 * (k + 2):
-        raise ValueError(f"log_t[{times.size - 1}] = {times[-1]:g}: expected at most 700 (k + 2) = {700 * (k + 2):g}")
+        most = 700 * (k + 2) - 2 * np.log(R)
+        raise ValueError(f"log_t[{times.size - 1}] = {log_t[-1]:g}: expected at most 700 (k + 2) - 2 log R = {most:g}, "
+                         "R the size of X")  # fmt: skip
 
     def velocity(s: float, v: np.ndarray) -> np.ndarray:
-        if next(calls) > _MOST_CALLS:
-            raise ArithmeticError(
-                f"{_MOST_CALLS} evaluations reached log_t = {s:.3g} and not {times[-1]:g}: expected X, y to be "
-                "separable, with columns of one size; scale the columns, or ask for earlier times"
-            )
         m = np.exp(-s / (k + 2)) + np.maximum(Z @ v, 0)
         return -v / (k + 2) + k * m ** (-k - 1) @ Z
 
@@ -544,8 +543,11 @@ def polynomial_flow(X: ArrayLike, y: ArrayLike, log_t: ArrayLike, k: float, w0: 
         m, on = np.exp(-s / (k + 2)) + np.maximum(Z @ v, 0), Z @ v > 0
         return -np.eye(v.size) / (k + 2) - k * (k + 1) * (Z.T * (on * m ** (-k - 2))) @ Z
 
-    v = _integrate(velocity, v0, times, jac=jacobian, method="Radau", rtol=1e-10, atol=1e-13)
-    return np.exp(times / (k + 2))[:, None] * v
+    v = _solvers.integrate(
+        f"log_t = {log_t[-1]:g}", velocity, R * w0, times, jac=jacobian, method="Radau", rtol=1e-10, atol=1e-13,
+        most=_MOST_CALLS, advice="separable X, y with columns of one size (scale the columns), or earlier times",
+    )  # fmt: skip
+    return np.exp(times / (k + 2))[:, None] * v / R
 
 
 def steepest_step(g: ArrayLike, p: float) -> np.ndarray:
@@ -577,14 +579,18 @@ def steepest_step(g: ArrayLike, p: float) -> np.ndarray:
     >>> [steepest_step([3.0, -4.0], p).tolist() for p in (1, 2, np.inf)]
     [[0.0, -4.0], [3.0, -4.0], [7.0, -7.0]]
     """
-    return _steepest(check.vector("g", g), _order(p))
+    g = check.vector("g", g)
+    return _steepest(g, _order(p), np.zeros_like(g))
 
 
-def _steepest(g: np.ndarray, p: float) -> np.ndarray:
+def _steepest(g: np.ndarray, p: float, noise: np.ndarray) -> np.ndarray:
+    """The step for a gradient known up to ``noise``: what is smaller is zero, and entries that it cannot tell tie."""
+    g = np.where(np.abs(g) > noise, g, 0.0)
     if p == 1:
-        j = np.abs(g).argmax()
+        top = np.abs(g).argmax()
+        j = (np.abs(g) + noise >= np.abs(g[top]) - noise[top]).argmax()
         return np.where(np.arange(g.size) == j, g, 0)
-    size = np.linalg.norm(g, _dual_order(p))
+    size = _solvers.norm(g, _dual_order(p))
     if p == math.inf or size == 0:
         return size * np.sign(g)
     return size * np.sign(g) * (np.abs(g) / size) ** (_dual_order(p) - 1)
@@ -598,7 +604,8 @@ def steepest_descent(
     .. math:: w_{j+1} = w_j + \eta_j\,\mathrm{step}_p\Big(\sum_i q_i z_i\Big),\qquad
               q = \operatorname{softmax}(-Zw_j),\qquad \sum_i q_iz_i = -\nabla\log L(w_j),
 
-    with ``step`` from :func:`steepest_step` and :math:`L = \sum_i e^{-z_i\cdot w}`.
+    with ``step`` from :func:`steepest_step` and :math:`L = \sum_i e^{-z_i\cdot w}`. An entry of the gradient that
+    rounding cannot tell from zero is zero, and two that it cannot tell apart tie.
 
     Parameters
     ----------
@@ -610,7 +617,7 @@ def steepest_descent(
     eta : float or (k,) array
         Step size, positive, or one for each step.
     k : int
-        Number of steps, at least 0.
+        Number of steps, at least 0 and at most 10 million (fewer for X of more than 1000 entries).
     w0 : (d,) array, optional
         Initial weights, by default zero.
 
@@ -622,8 +629,8 @@ def steepest_descent(
     Raises
     ------
     ValueError
-        If shapes disagree, an entry is not finite, a label is not -1 or 1, ``p < 1``, a step is not positive or ``k
-        < 0``.
+        If shapes disagree, an entry is not finite, a label is not -1 or 1, ``p < 1``, a step is not positive or ``k``
+        is out of its range.
 
     Notes
     -----
@@ -652,10 +659,13 @@ def steepest_descent(
     >>> [steepest_descent([[3.0, 4.0]], [1], p, 1.0, 2).tolist() for p in (1, 2, np.inf)]
     [[0.0, 8.0], [6.0, 8.0], [14.0, 14.0]]
     """
-    Z, p, k = signed_rows(X, y), _order(p), check.integer("k", k, low=0)
-    w = _start(w0, Z.shape[1])
+    Z, p = signed_rows(X, y), _order(p)
+    k = check.integer("k", k, low=0, high=_solvers.most_steps(Z.size))
+    (n, d), size, w = Z.shape, np.abs(Z), _start(w0, Z.shape[1])
     for step in _steps(eta, k):
-        w = w + step * _steepest(softmax(-Z @ w) @ Z, p)
+        q = softmax(-Z @ w)
+        noise = _ROUNDING * (n + d * (size @ np.abs(w)).max()) * (q @ size)  # of the sum and of the exponents
+        w = w + step * _steepest(q @ Z, p, noise)
     return w
 
 
@@ -695,7 +705,7 @@ def mirror_descent(X: ArrayLike, y: ArrayLike, potential: Potential, eta: float,
     eta : float
         Step size, positive.
     k : int
-        Number of steps, at least 0.
+        Number of steps, at least 0 and at most 10 million (fewer for X of more than 1000 entries).
     w0 : (d,) array
         Initial weights, inside the domain of the potential.
 
@@ -708,8 +718,8 @@ def mirror_descent(X: ArrayLike, y: ArrayLike, potential: Potential, eta: float,
     Raises
     ------
     ValueError
-        If shapes disagree, an entry is not finite, ``eta <= 0``, ``k < 0``, ``w0`` is outside the domain, or the
-        iterates overflow because ``eta`` is too large.
+        If shapes disagree, an entry is not finite, ``eta <= 0``, ``k`` is out of its range, ``w0`` is outside the
+        domain, or the iterates overflow because ``eta`` is too large.
 
     References
     ----------
@@ -722,7 +732,8 @@ def mirror_descent(X: ArrayLike, y: ArrayLike, potential: Potential, eta: float,
     array([3., 4.])
     """
     X, y = check.data(X, y)
-    eta, k = check.number("eta", eta, above=0), check.integer("k", k, low=0)
+    eta = check.number("eta", eta, above=0)
+    k = check.integer("k", k, low=0, high=_solvers.most_steps(X.size))
     theta = _start_in_domain(w0, X.shape[1], potential)
     with np.errstate(all="ignore"):
         for _ in range(k):
@@ -789,19 +800,18 @@ def mirror_limit(X: ArrayLike, y: ArrayLike, potential: Potential, w0: ArrayLike
         raise ValueError(f"y = {y}: expected targets for which Xw = y has a solution")
     system = _interpolation(A, b, potential, theta0)
     r0 = system(np.zeros(b.size))[0]
+    scale = float(np.linalg.norm(b) + np.linalg.norm(r0))
     # The Jacobian may vanish or blow up at the start (powers): begin at the best of many points on the steepest ray.
-    nu = min((-c * r0 for c in np.r_[0, 10.0 ** np.arange(-12, 7)]), key=lambda nu: _size(system(nu)[0]))
-    nu, size = _newton(system, nu, 1e-14 * (1 + np.linalg.norm(b)))
-    if size > 1e-9 * (np.linalg.norm(b) + np.linalg.norm(r0)):
+    ray = -_dual_distance(potential, theta0, A.T @ b) * r0 / (scale or 1.0)
+    nu = min((c * ray for c in np.r_[0, 10.0 ** np.arange(-12, 7)]), key=lambda nu: _size(system(nu)[0]))
+    nu, size = _newton(system, nu, 1e-14 * scale)
+    if size > 1e-9 * scale:
         raise ValueError(f"y = {y}: found no solution of Xw = y in the domain of the potential (residual {size:.1e})")
     return potential.inverse_link(theta0 + A.T @ nu)
 
 
-def _integrate(velocity: Callable, start: np.ndarray, times: np.ndarray, **options: object) -> np.ndarray:
-    """The solution at ``times``, ``(len(times), d)``, from ``start`` at time zero."""
-    if times[-1] == 0:
-        return np.tile(start, (times.size, 1))
-    solution = solve_ivp(velocity, (0, times[-1]), start, t_eval=times, **options)
-    if not solution.success:
-        raise RuntimeError(f"the integrator stopped at {solution.t[-1]:g}: {solution.message}")
-    return solution.y.T
+def _dual_distance(potential: Potential, theta0: np.ndarray, w: np.ndarray) -> float:
+    """How far the dual variables are from those of weights of the size of ``w``; 1 where nothing says so."""
+    with np.errstate(all="ignore"):
+        away = np.abs(potential.link(np.abs(w)) - theta0)
+    return float(away.max(where=np.isfinite(away), initial=0.0)) or 1.0

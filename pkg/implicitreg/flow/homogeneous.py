@@ -9,17 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import count, pairwise
+from itertools import pairwise
 from typing import Protocol, runtime_checkable
 
 import numpy as np
+from implicitreg import _solvers
 from implicitreg import _validate as check
 from implicitreg._brief import brief
 from implicitreg.flow._svm import NotSeparable, hard_margin, signed_rows
 from implicitreg.flow.geometry import in_any_order, increasing_times
 from numpy.typing import ArrayLike
-from scipy.integrate import solve_ivp
-from scipy.optimize import nnls
 from scipy.special import logsumexp, softmax
 
 __all__ = [
@@ -50,6 +49,9 @@ RESOLVED = 1e7
 _MOST_CALLS = 15_000, 300
 """Of the velocity, a path and a parameter more: paths that get on take a third of it or less (a Jacobian costs one call
 a parameter)."""
+
+_MOST_STEPS = 1_000_000
+"""Of the method for networks with kinks: minutes."""
 
 
 @runtime_checkable
@@ -258,8 +260,8 @@ class ReLU:
 
     Notes
     -----
-    At a kink the derivative of the activation is taken as 0: one element of Clarke's subdifferential, not always
-    that of least norm, which is the one that gradient flow follows.
+    At a kink, that is where rounding cannot tell the input of the activation from zero, its derivative is taken as 0:
+    one element of Clarke's subdifferential, not always that of least norm, which is the one that gradient flow follows.
 
     Examples
     --------
@@ -299,7 +301,8 @@ class ReLU:
         """The combination ``sum_i p_i grad q_i``."""
         W, a = self.layers(theta)
         h, c = self.X @ W.T, p * self.y
-        return np.r_[(a[:, None] * (((h > 0) * c[:, None]).T @ self.X)).ravel(), c @ np.maximum(h, 0)]
+        on = h > self.X.shape[1] * np.finfo(float).eps * (np.abs(self.X) @ np.abs(W).T)
+        return np.r_[(a[:, None] * ((on * c[:, None]).T @ self.X)).ravel(), c @ np.maximum(h, 0)]
 
 
 def _parameters(net: Network, theta: ArrayLike) -> np.ndarray:
@@ -446,9 +449,9 @@ def gradient_flow(net: Network, theta0: ArrayLike, tau: ArrayLike, h: float | No
     Raises
     ------
     ValueError
-        If ``theta0`` is zero, not finite or of another size, ``tau`` is negative, ``h <= 0``,
-        ``theta0`` is a critical point, or ``tau`` leads beyond :math:`\log(1/L) = 10^7`, which is soon: like
-        :math:`e^{\mathcal L\tau}`.
+        If ``theta0`` is zero, not finite or of another size, ``tau`` is negative, ``h <= 0`` or so small that it takes
+        more than a million steps, ``theta0`` is a critical point, or ``tau`` leads beyond
+        :math:`\log(1/L) = 10^7`, which is soon: like :math:`e^{\mathcal L\tau}`.
     NotSeparable
         A ``ValueError``, if the path of a network that is linear in ``x`` runs into a critical point because its data
         are not separable through the origin.
@@ -480,28 +483,28 @@ def gradient_flow(net: Network, theta0: ArrayLike, tau: ArrayLike, h: float | No
     theta0, tau = _parameters(net, theta0), increasing_times("tau", tau)
     h = None if h is None else check.number("h", h, above=0)
     base, each = _MOST_CALLS
-    adaptive, most, calls = net.smooth and h is None, base + each * net.size, count(1)
-    last = [(0.0, theta0)]
 
     def velocity(s: float, theta: np.ndarray) -> np.ndarray:
-        last[0] = s, theta
         q = net.q(theta)
         if q.min() > RESOLVED:
             raise ValueError(f"tau[{tau.size - 1}] = {tau[-1]:g}: past log(1/L) = {RESOLVED:g}; expected less")
         g = net.pullback(theta, softmax(-q))
         size = np.linalg.norm(g)
-        if not 0 < size < np.inf or (adaptive and next(calls) > most):
+        if not 0 < size < np.inf:
             raise _stuck(net, tau, s, theta)
         return np.linalg.norm(theta) / size * g
 
     if not net.pullback(theta0, softmax(-net.q(theta0))).any():
         raise ValueError(f"theta0 = {theta0}: the gradient vanishes; expected no critical point")
-    if adaptive:
-        path = _bdf(velocity, theta0, tau)
-        if path is None:
-            raise _stuck(net, tau, *last[0])
-        return path
-    return _rk4(velocity, theta0, tau, h or 1e-3)
+    if not net.smooth or h is not None:
+        return _rk4(velocity, theta0, tau, h or 1e-3)
+    most, atol = base + each * net.size, 1e-13 * _solvers.norm(theta0)
+    try:
+        return _solvers.integrate(
+            "tau", velocity, theta0, tau, method="BDF", rtol=1e-11, atol=atol, most=most, advice="less"
+        )
+    except _solvers.SolverError as error:
+        raise _stuck(net, tau, error.reached, error.state) from error
 
 
 def _stuck(net: Network, tau: np.ndarray, s: float, theta: np.ndarray) -> Exception:
@@ -521,15 +524,9 @@ def _stuck(net: Network, tau: np.ndarray, s: float, theta: np.ndarray) -> Except
     )
 
 
-def _bdf(velocity, theta: np.ndarray, tau: np.ndarray) -> np.ndarray | None:
-    """The path, or None where the steps become too small."""
-    if tau[-1] == 0:
-        return np.tile(theta, (tau.size, 1))
-    path = solve_ivp(velocity, (0, tau[-1]), theta, t_eval=tau, method="BDF", rtol=1e-11, atol=1e-13)
-    return path.y.T if path.success else None
-
-
 def _rk4(velocity, theta: np.ndarray, tau: np.ndarray, h: float) -> np.ndarray:
+    if tau[-1] > _MOST_STEPS * h:
+        raise ValueError(f"h = {h:g}: expected at least tau / {_MOST_STEPS:,} = {tau[-1] / _MOST_STEPS:g}")
     path, t = [], 0.0
     for span in np.diff(tau, prepend=0.0):
         steps = int(np.ceil(span / h))
@@ -764,8 +761,9 @@ def kkt_residual(net: Network, theta: ArrayLike) -> KKT:
     Returns
     -------
     KKT
-        With the multipliers that minimise the sum of squares of the violations of the first and the last condition,
-        by non-negative least squares.
+        With the multipliers that minimise the sum of squares of the relative violations of the first and the last
+        condition, :math:`\|\theta-\sum_i\lambda_i\nabla q_i\|/\|\theta\|` and
+        :math:`\lambda_i(q_i-1)/\|\theta\|^2`, by non-negative least squares. No residual depends on the units of X.
 
     Raises
     ------
@@ -797,9 +795,11 @@ def kkt_residual(net: Network, theta: ArrayLike) -> KKT:
     theta = theta / smallest ** (1 / net.degree)
     slack = net.q(theta) - 1
     J = np.array([net.pullback(theta, e) for e in np.eye(slack.size)])
-    dual, _ = nnls(np.vstack([J.T, np.diag(slack)]), np.r_[theta, np.zeros(slack.size)])
-    size = np.linalg.norm(theta)
-    return KKT(float(np.linalg.norm(theta - dual @ J) / size), float(dual @ slack / size**2), dual)
+    size = _solvers.norm(theta)
+    A = np.vstack([size * J.T, np.diag(slack)])  # of the multipliers divided by |theta|²
+    share, _ = _solvers.nonnegative_least_squares("theta", A, np.r_[theta / size, np.zeros(slack.size)])
+    stationarity = _solvers.norm(theta / size - size * (share @ J))
+    return KKT(stationarity, float(share @ slack), share * size**2)
 
 
 def relu_margin_bound(X: ArrayLike, y: ArrayLike, p: ArrayLike) -> float:

@@ -410,4 +410,5 @@ def thresholding_time(tau: float, alpha: float, depth: int = 2) -> float:
     depth = _validate.integer("depth", depth, low=2)
     if depth == 2:
         return -2 * float(np.log(alpha)) / (4 * tau)
-    return 1 / (depth * (depth - 2) * tau * alpha ** (depth - 2))
+    with np.errstate(over="ignore"):  # infinite where it overflows
+        return float(np.exp((2 - depth) * np.log(alpha) - np.log(depth * (depth - 2)) - np.log(tau)))

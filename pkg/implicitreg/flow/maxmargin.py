@@ -7,16 +7,14 @@ L(w)`; ``log_t`` is :math:`\log(1+t)`, so that :math:`t=e^{\mathtt{log\_t}}-1` m
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import count
 
 import numpy as np
+from implicitreg import _solvers
 from implicitreg import _validate as V
 from implicitreg._brief import brief
 from implicitreg.flow._svm import (
-    LP,
     HardMargin,
     NotSeparable,
     gram_factor,
@@ -28,9 +26,7 @@ from implicitreg.flow._svm import (
     support_frame,
 )
 from numpy.typing import ArrayLike
-from scipy.integrate import ODEintWarning, odeint, solve_ivp
 from scipy.linalg import LinAlgError
-from scipy.optimize import linprog
 from scipy.special import expit, logsumexp, softmax, wrightomega
 
 __all__ = [
@@ -41,8 +37,8 @@ __all__ = [
 ]  # fmt: skip
 
 LOSSES = ("exp", "logistic")
-_MOST_CALLS = 100_000  # of the right-hand side by the solver in reserve; 40 000 at most were seen to succeed
-_ADVICE = "columns of X of similar size make the flow less stiff"
+_MOST_CALLS = 100_000  # of the velocity by the solver in reserve; 40 000 at most were seen to succeed
+_ADVICE = "columns of X of similar size, which make the flow less stiff"
 
 
 def _start(Z: np.ndarray, w0: ArrayLike | None) -> np.ndarray:
@@ -120,23 +116,11 @@ def _integrate(
     """The solution at the increasing times tau, the first of them the start: LSODA, or Radau where that gives up."""
     if tau.size == 1:
         return x[None]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ODEintWarning)
-        path, info = odeint(slope, x, tau, Dfun=jacobian, tfirst=True, full_output=True, rtol=1e-11, atol=atol,
-                            mxstep=5000)  # fmt: skip
-    if info["message"] == "Integration successful.":
+    path = _solvers.lsoda(slope, jacobian, x, tau, rtol=1e-11, atol=atol)
+    if path is not None:
         return path
-    calls = count(1)
-
-    def counted(tau: float, x: np.ndarray) -> np.ndarray:
-        if next(calls) > _MOST_CALLS:
-            raise ArithmeticError(f"the gradient flow could not be integrated in {_MOST_CALLS} evaluations; {_ADVICE}")
-        return slope(tau, x)
-
-    late = solve_ivp(counted, (0.0, tau[-1]), x, "Radau", tau, jac=jacobian, rtol=1e-10, atol=atol)
-    if not late.success:
-        raise ArithmeticError(f"the gradient flow could not be integrated: {late.message} {_ADVICE}")
-    return late.y.T
+    return _solvers.integrate("the flow in log t", slope, x, tau, jac=jacobian, method="Radau", rtol=1e-10, atol=atol,
+                              most=_MOST_CALLS, advice=_ADVICE)  # fmt: skip
 
 
 def gradient_flow(
@@ -269,8 +253,8 @@ def _smallest_weight(B: np.ndarray, b: np.ndarray) -> float:
     s, r = B.shape
     if s == r:  # independent support vectors: one p only
         return float(np.linalg.solve(B.T, b).min())
-    result = linprog(-np.eye(s + 1)[s], A_eq=np.column_stack([B.T, B.sum(axis=0)]), b_eq=b, options=LP)
-    return float(result.x[s])
+    A = np.column_stack([B.T, B.sum(axis=0)])  # of p - tau >= 0 and tau >= 0
+    return float(_solvers.linear_program("X", -np.eye(s + 1)[s], A_eq=A, b_eq=b).x[s])
 
 
 def _max_entropy(B: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -477,10 +461,10 @@ def margin_gap_bound(margin: float, n: int, log_t: ArrayLike) -> np.ndarray:
     return np.divide(margin * log_n, grown, out=np.full(len(grown), np.inf), where=proved)
 
 
-def _steps(k: ArrayLike, low: int) -> list[int]:
+def _steps(k: ArrayLike, low: int, high: int | None = None) -> list[int]:
     if np.ndim(k) > 1 or np.size(k) == 0:
         raise ValueError(f"k has shape {np.shape(k)}: expected an integer or a non-empty sequence of integers")
-    return [V.integer("k", j, low=low) for j in ([k] if np.ndim(k) == 0 else list(k))]
+    return [V.integer("k", j, low=low, high=high) for j in ([k] if np.ndim(k) == 0 else list(k))]
 
 
 def normalized_margin_gap_bound(margin: float, n: int, eta: float, k: ArrayLike) -> float | np.ndarray:
@@ -590,9 +574,9 @@ def momentum_margin_gap_bound(margin: float, n: int, radius: float, k: ArrayLike
 # --- descent ------------------------------------------------------------------------------------------------------
 
 
-def _iterates(w: np.ndarray, k: ArrayLike, step: Callable[[int, np.ndarray], np.ndarray]) -> np.ndarray:
-    """``w_k`` for one k or, a row each, for several, where ``w_{j+1} = step(j, w_j)``."""
-    wanted = _steps(k, 0)
+def _iterates(Z: np.ndarray, w: np.ndarray, k: ArrayLike, step: Callable[[int, np.ndarray], np.ndarray]) -> np.ndarray:
+    """``w_k`` for one k or, a row each, for several, where ``w_{j+1} = step(j, w_j)`` reads Z."""
+    wanted = _steps(k, 0, _solvers.most_steps(Z.size))
     kept, last = set(wanted), max(wanted)
     path = {0: w}
     for j in range(last):
@@ -617,7 +601,7 @@ def gradient_descent(
     eta : float
         Step, positive. The losses are sums: a step for a mean loss is n times this one.
     k : int or sequence of int
-        Number of steps, or several.
+        Number of steps, or several; at most 10 million (fewer for X of more than 1000 entries).
     loss : {"exp", "logistic"}
     w0 : array (d,), optional
         Start; zero by default.
@@ -655,7 +639,7 @@ def gradient_descent(
             raise ValueError(f"eta = {eta:g}: the exp loss overflows after {j} steps; expected a smaller step")
         return w + eta * (Z.T @ np.exp(_log_slope(loss, m)))
 
-    return _iterates(_start(Z, w0), k, step)
+    return _iterates(Z, _start(Z, w0), k, step)
 
 
 def normalized_gradient_descent(
@@ -676,7 +660,7 @@ def normalized_gradient_descent(
     eta : float
         Step, positive.
     k : int or sequence of int
-        Number of steps, or several.
+        Number of steps, or several; at most 10 million (fewer for X of more than 1000 entries).
     w0 : array (d,), optional
         Start; zero by default.
 
@@ -703,7 +687,7 @@ def normalized_gradient_descent(
     """
     Z = signed_rows(X, y)
     eta = V.number("eta", eta, above=0)
-    return _iterates(_start(Z, w0), k, lambda j, w: w + eta * (softmax(-(Z @ w)) @ Z))
+    return _iterates(Z, _start(Z, w0), k, lambda j, w: w + eta * (softmax(-(Z @ w)) @ Z))
 
 
 def momentum_gradient_descent(X: ArrayLike, y: ArrayLike, k: ArrayLike, w0: ArrayLike | None = None) -> np.ndarray:
@@ -721,7 +705,7 @@ def momentum_gradient_descent(X: ArrayLike, y: ArrayLike, k: ArrayLike, w0: Arra
     y : array (n,)
         Labels, +1 or -1; the data need not be separable.
     k : int or sequence of int
-        Number of steps, or several.
+        Number of steps, or several; at most 10 million (fewer for X of more than 1000 entries).
     w0 : array (d,), optional
         Start; zero by default.
 
@@ -757,4 +741,4 @@ def momentum_gradient_descent(X: ArrayLike, y: ArrayLike, k: ArrayLike, w0: Arra
         v = j / (j + 1) * (v + g)
         return w + (v + g) / R2
 
-    return _iterates(_start(Z, w0), k, step)
+    return _iterates(Z, _start(Z, w0), k, step)

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import count
 
 import numpy as np
-from implicitreg import _validate
+from implicitreg import _solvers, _validate
 from implicitreg._brief import brief
 from implicitreg._validate import data, number, vector
 from numpy.typing import ArrayLike
-from scipy.integrate import solve_ivp
 from scipy.optimize import brentq
 from scipy.special import expit, logit
 
@@ -33,7 +31,8 @@ __all__ = [
     "tanh",
 ]
 
-_MOST_CALLS = 200_000  # of the right-hand side; smooth activations take a few thousand
+_MOST_CALLS = 100_000  # of the velocity; smooth activations take a few thousand
+_ADVICE = "earlier times, or a psi without kinks (the flow may slide along a kink)"
 Elementwise = Callable[[np.ndarray], np.ndarray]
 
 
@@ -230,13 +229,16 @@ def gradient_flow(
     TypeError
         ``activation`` or ``derivative`` not callable.
     RuntimeError
-        The solver gets stuck. Where the derivative jumps, as for leaky ReLU, the two sides may both push towards the
-        kink, and the flow slides along it, as a differential inclusion; round the kink off to follow it.
+        The solver gets stuck, or needs more than 100 000 evaluations (smooth activations take a few thousand). Where
+        the derivative jumps, as for leaky ReLU, the two sides may both push towards the kink, and the flow slides along
+        it, as a differential inclusion; round the kink off to follow it.
 
     Notes
     -----
     Integrated in coordinates of the row space of X, so that the part of ``w0`` orthogonal to it is kept exactly; LSODA,
-    rtol 1e-11 and atol 1e-13, which also follows the long plateaus of saturated activations.
+    or backward differences where it gets stuck at a kink, rtol 1e-11; the long plateaus of saturated activations are
+    followed, too. The absolute tolerance is 1e-13 of Xw, or
+    of the larger of Xw and the residual at the start where these are below one.
 
     Examples
     --------
@@ -248,17 +250,19 @@ def gradient_flow(
     """
     X, y = data(X, y)
     w0 = _start(w0, X)
-    for name, function in (("activation", activation), ("derivative", derivative)):
-        vector(name, _apply(name, function, X @ w0), size=len(y))
+    offset = X @ w0
+    value, _ = (vector(name, _apply(name, function, offset), size=len(y))
+                for name, function in (("activation", activation), ("derivative", derivative)))  # fmt: skip
     _, s, Vt = np.linalg.svd(X, full_matrices=False)
-    Vt = Vt[s > _cutoff(X) * s[0]]
-    Z, offset = X @ Vt.T, X @ w0
+    Vt, unit = Vt[s > _cutoff(X) * s[0]], _solvers.unit(X)
+    Z = X @ Vt.T / unit
 
     def rate(_: float, c: np.ndarray) -> np.ndarray:
         u = Z @ c + offset
-        return Z.T @ (derivative(u) * (y - activation(u)))
+        return unit * (unit * (Z.T @ (derivative(u) * (y - activation(u)))))
 
-    return w0 + _trajectory(rate, np.zeros(len(Vt)), t) @ Vt
+    size = max(np.abs(offset).max(), np.abs(y - value).max()) or 1.0
+    return w0 + _trajectory(rate, np.zeros(len(Vt)), t, 1e-13 * min(size, 1.0)) @ Vt / unit
 
 
 def relu_example(c: float) -> ReluExample:
@@ -349,22 +353,14 @@ def _problem(
     return X, v, w0, step
 
 
-def _trajectory(rate: Callable, start: np.ndarray, t: ArrayLike) -> np.ndarray:
+def _trajectory(rate: Callable, start: np.ndarray, t: ArrayLike, atol: float) -> np.ndarray:
     """The solution at the times ``t``, one state a row."""
     t = vector("t", t)
     if (t < 0).any():
         raise ValueError(f"t[{int(np.argmin(t))}] = {t.min():g}: expected no negative times")
-    times, back = np.unique(t, return_inverse=True)
-    if times[-1] == 0 or start.size == 0:
-        return np.tile(start, (len(t), 1))
-    calls = count(1)
-
-    def counted(s: float, c: np.ndarray) -> np.ndarray:
-        if next(calls) > _MOST_CALLS:
-            raise RuntimeError(f"the flow could not be followed beyond t = {s:g}: does it slide along a kink of psi?")
-        return rate(s, c)
-
-    solution = solve_ivp(counted, (0, times[-1]), start, "LSODA", t_eval=times, rtol=1e-11, atol=1e-13)
-    if not solution.success:
-        raise RuntimeError(f"the flow could not be followed to t = {times[-1]:g}: {solution.message}")
-    return solution.y.T[back]
+    what = f"t = {t.max():g}"
+    options = {"rtol": 1e-11, "atol": atol, "advice": _ADVICE}
+    try:
+        return _solvers.integrate(what, rate, start, t, method="LSODA", most=_MOST_CALLS // 5, **options)
+    except _solvers.SolverError:  # LSODA may get stuck where the derivative jumps although the flow goes on
+        return _solvers.integrate(what, rate, start, t, method="BDF", most=_MOST_CALLS, **options)

@@ -32,6 +32,8 @@ __all__ = [
     "variance",
 ]
 
+MAX_GRADIENTS = 200_000  # steps times losses of `many_steps`: some minutes
+
 
 @dataclass(frozen=True, eq=False)
 class Moments:
@@ -284,7 +286,8 @@ def many_steps(problem: FiniteProblem, eta: float, N: int, T: int) -> float:
     Raises
     ------
     ValueError
-        If eta, N or T is out of its range, or the path overflows.
+        If eta, N or T is out of its range (T times the number of losses is at most ``MAX_GRADIENTS``), or the path
+        overflows.
     TypeError
         If an argument is not of its type.
 
@@ -308,7 +311,7 @@ def many_steps(problem: FiniteProblem, eta: float, N: int, T: int) -> float:
     0.000234375 0.000234375
     """
     problem, eta, N = _arguments(problem, eta, N)
-    T = _validate.integer("T", T, low=0)
+    T = _validate.integer("T", T, low=0, high=MAX_GRADIENTS // problem.m)
     p, theta = problem.probabilities, problem.theta0
     spread = np.zeros((problem.m, problem.d))  # what each example adds to the deviation, in units of -eta/N
     for t in range(T):

@@ -48,6 +48,8 @@ __all__ = [
 
 MAX_UPDATES = 2_000_000  # training sets times steps in modified_gd: about a minute on one core
 MAX_STEPS = 10_000_000  # the sums over steps stay below a second
+MAX_GRADIENTS = 200_000  # steps times losses of `data_modified_gd`, two passes of torch each: minutes
+MAX_VELOCITIES = 10_000  # evaluations of `fixed_horizon`, some ten passes of torch each: up to a minute
 
 SAMPLERS = ("gd", "epochs", "subsets", "with_replacement")
 
@@ -466,7 +468,7 @@ def data_modified_gd(problem: FiniteProblem, eta: float, *, K: int, epochs: int 
     Raises
     ------
     ValueError, TypeError
-        As :func:`data_drift`.
+        As :func:`data_drift`, and if steps times examples exceed ``MAX_GRADIENTS``.
 
     References
     ----------
@@ -484,7 +486,7 @@ def data_modified_gd(problem: FiniteProblem, eta: float, *, K: int, epochs: int 
     problem = _data_set(problem)
     eta = _validate.number("eta", eta, above=0)
     N, K = _split(problem.m, K)
-    T = K * _validate.integer("epochs", epochs, low=1)
+    T = K * _validate.integer("epochs", epochs, low=1, high=MAX_GRADIENTS // (K * N))
 
     def gradient(_: int, thetas: np.ndarray) -> np.ndarray:
         penalty = eta / 4 * (K - 1) / N * _grad_sample_trace(problem, thetas[0])
@@ -585,6 +587,8 @@ def fixed_horizon(problem: FiniteProblem, tau: float | ArrayLike, *, v: float, a
     ------
     ValueError, TypeError
         If the probabilities are not equal, there is only one example, or a number is out of its range.
+    RuntimeError
+        If the flow cannot be followed to the last time in ``MAX_VELOCITIES`` evaluations, as where it blows up.
 
     Notes
     -----
@@ -609,7 +613,7 @@ def fixed_horizon(problem: FiniteProblem, tau: float | ArrayLike, *, v: float, a
     >>> print(round(m, 9), round(-0.5 * 0.5 * np.exp(-1), 9))
     -0.09196986 -0.09196986
     """
-    from scipy.integrate import solve_ivp
+    from implicitreg import _solvers
 
     problem, d = _data_set(problem), problem.d
     times = _times(tau)
@@ -621,8 +625,11 @@ def fixed_horizon(problem: FiniteProblem, tau: float | ArrayLike, *, v: float, a
         dm = -H @ m - v / 4 * (1 - a) * grad_trace - a / 2 * bend
         return np.concatenate([-G, dm, (-H @ C - C @ H + v * S).ravel()])
 
-    start = np.concatenate([problem.theta0, np.zeros(d + d * d)])
-    y = solve_ivp(velocity, (0, times[-1]), start, "DOP853", times, rtol=1e-11, atol=1e-13).y.T
+    y = _solvers.integrate(
+        f"tau = {times[-1]:g}", velocity, np.concatenate([problem.theta0, np.zeros(d + d * d)]), times,
+        method="DOP853", rtol=1e-11, atol=1e-13 * _sizes(problem, times[-1], v, a), most=MAX_VELOCITIES,
+        advice="earlier times (the flow may blow up or be stiff)",
+    )  # fmt: skip
     ends = FixedHorizon(y[:, :d], y[:, d : 2 * d], y[:, 2 * d :].reshape(-1, d, d))
     return ends if np.ndim(tau) else FixedHorizon(ends.theta[0], ends.m[0], ends.C[0])
 
@@ -833,7 +840,7 @@ def _influence(etas: np.ndarray, beta: float) -> np.ndarray:
 
 
 def _shares(batches: Sequence[ArrayLike], N: int) -> np.ndarray:
-    """The share of every point in every batch, (T, N)."""
+    """The share in every batch, (T, …), of every point that is in one."""
     rows = []
     for k, batch in enumerate(batches):
         points = _validate.array(f"batches[{k}]", batch)
@@ -844,8 +851,11 @@ def _shares(batches: Sequence[ArrayLike], N: int) -> np.ndarray:
         if points.min() < 0 or points.max() >= N:
             outside = points[(points < 0) | (points >= N)][0]
             raise ValueError(f"batches[{k}] names the point {outside}: expected 0 to {N - 1}")
-        rows.append(np.bincount(points, minlength=N) / points.size)
-    return np.stack(rows) if rows else np.zeros((0, N))
+        rows.append(points)
+    used, places = np.unique(np.concatenate(rows), return_inverse=True) if rows else (np.zeros(0), [])
+    W = np.zeros((len(rows), used.size))
+    np.add.at(W, (np.repeat(np.arange(len(rows)), [r.size for r in rows]), places), 1.0)
+    return W / W.sum(axis=1, keepdims=True)
 
 
 # --- derivatives ------------------------------------------------------------------------------------------------
@@ -874,6 +884,16 @@ def _per_example(problem: FiniteProblem, x: torch.Tensor) -> torch.Tensor:
 def _grad_sample_trace(problem: FiniteProblem, theta: np.ndarray) -> np.ndarray:
     """The gradient of tr S of a data set, with 1/(N − 1)."""
     return problem.m / (problem.m - 1) * _grad_trace(problem, np.eye(problem.d), theta[None])[0]
+
+
+def _sizes(problem: FiniteProblem, tau: float, v: float, a: float) -> np.ndarray:
+    """The sizes that theta, m and C reach in the time tau or 1/|H|, if that is shorter, each for all its entries."""
+    theta, d = problem.theta0, problem.d
+    G, H, S, grad_trace, _ = _jet(problem, theta, np.zeros((d, d)))
+    clock = min(tau, 1 / np.abs(H).max()) if H.any() else tau
+    bend = _jet(problem, theta, clock * v * S)[-1]
+    parts = (theta if theta.any() else clock * G, clock * (v * np.abs(grad_trace) + a * np.abs(bend)), clock * v * S)
+    return np.concatenate([np.full(n, np.abs(part).max() or 1.0) for n, part in zip((d, d, d * d), parts, strict=True)])
 
 
 def _jet(problem: FiniteProblem, theta: np.ndarray, C: np.ndarray) -> tuple[np.ndarray, ...]:

@@ -6,6 +6,8 @@ import numpy as np
 from implicitreg import _validate
 from numpy.typing import ArrayLike
 
+MAX_NUMBERS = 10**9  # in what is drawn at once: 8 GB
+
 
 def centre(epsilon: ArrayLike, ghost: int | None = None) -> np.ndarray:
     r"""Noise less its mean, over the whole last axis or within each of its blocks ("ghosts") of ``ghost`` entries.
@@ -216,7 +218,7 @@ def draw_minibatch(
     s2 = _validate.number("s2", s2, low=0)
     n, B, m = _sizes(n, B, centred, replacement, ghost)
     generator(rng)
-    rows = 1 if size is None else _validate.integer("size", size, low=1)
+    rows = 1 if size is None else _validate.integer("size", size, low=1, high=MAX_NUMBERS // max(n, B))
     indices = rng.integers(n, size=(rows, B)) if replacement else subsets(rng, rows, n, B)
     epsilon = rng.standard_normal((rows, B))
     w = 1 / B + np.sqrt(s2) * (centre(epsilon, m) if centred else epsilon)

@@ -20,6 +20,7 @@ import numpy as np
 from implicitreg import _validate
 from implicitreg._brief import brief
 from implicitreg.ensembles import particles
+from implicitreg.ensembles._runs import MAX_UPDATES
 from implicitreg.ensembles.particles import Landscape, Noise
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq
@@ -183,6 +184,7 @@ def times(
     start, out = _validate.number("start", start), _validate.number("out", out)
     if out == start:
         raise ValueError(f"out = {out}: expected a point off the start")
+    cap = _validate.integer("cap", cap, low=0, high=MAX_UPDATES)
     numbers = (out, math.copysign(1.0, out - start), 1 / eta, sigma, *polynomial.coef)
     chain = Landscape(_until_out, (start, 0.0), noise, parameters=numbers)
     final = particles.sgd(chain, eta, cap, runs, seed=seed, fast=fast, progress=progress).final
@@ -237,7 +239,7 @@ def _tilt(slope: float, z: np.ndarray, p: np.ndarray) -> float:
     """The s with the sign of the slope that solves s slope = log E exp(-s z); infinite where none does."""
     sign = math.copysign(1.0, slope)
     z, slope = z * sign, abs(slope)
-    if slope >= -z.min():
+    if slope >= -z.min() * (1 - 1e-14):  # or as good as equal, which rounding would turn into a huge number
         return sign * math.inf
 
     def excess(s: float) -> float:  # increases with s, from -slope at 0, to -min z - slope

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-from implicitreg import _validate
+from implicitreg import _solvers, _validate
 from implicitreg._brief import brief
 from numpy.typing import ArrayLike
 
@@ -444,7 +444,7 @@ def _check_specification(law: LeastSquares) -> None:
     means = np.zeros(len(inputs))
     np.add.at(means, which.ravel(), law.probabilities * law.residuals)
     worst = int(np.abs(means).argmax())
-    if abs(means[worst]) > 1e-12 * max(1.0, np.abs(law.y).max()):
+    if abs(means[worst]) > 1e-12 * np.abs(law.y).max():
         raise ValueError(f"well_specified = True, but the mean of y - x'θ* at x = {inputs[worst].tolist()} is not 0")
 
 
@@ -470,4 +470,5 @@ def _arguments(
     r = _validate.number("r", r, low=1 - 1e-12)  # 1, as a sum of rounded weights
     eta = _validate.number("eta", eta, above=0)
     theta0 = _validate.vector("theta0", theta0, size=law.x.shape[1])
-    return law, q, r, eta, _validate.integer("steps", steps, low=0), theta0
+    most = _solvers.most_steps(law.x.size * theta0.size)
+    return law, q, r, eta, _validate.integer("steps", steps, low=0, high=most), theta0

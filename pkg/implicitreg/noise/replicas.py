@@ -32,6 +32,7 @@ __all__ = ["Curves", "Replica", "train"]
 
 _CACHE = 2**18  # numbers in the inputs of one layer, of all networks that are trained together on a CPU
 _SMALL = "sgd", "sgd_without_replacement", "sgd_epochs", "bernoulli", "binomial"  # b examples a step
+MAX_STEPS = 100_000_000  # a day at a millisecond a step
 _ROWS = 1000  # examples that are evaluated together
 
 
@@ -154,7 +155,7 @@ def train(
     """
     replicas, starts = _validate.items("replicas", replicas), _validate.items("starts", starts)
     _check(replicas, starts, inputs, targets, test)
-    steps = _validate.integer("steps", steps, low=0)
+    steps = _validate.integer("steps", steps, low=0, high=MAX_STEPS)
     at = _steps(sorted({0, steps}) if at is None else at, steps)
     if together is not None or inputs.device.type == "cuda":
         together = len(replicas) if together is None else _validate.integer("together", together, low=1)

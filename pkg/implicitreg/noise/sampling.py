@@ -36,6 +36,7 @@ from collections.abc import Callable
 import numpy as np
 from implicitreg import _validate
 from implicitreg.noise._minibatch import (
+    MAX_NUMBERS,
     centre,
     compensation,
     draw_minibatch,
@@ -112,7 +113,7 @@ def draw(
     """
     n, b, B = _checked_sizes(kind, n, b, B)
     generator(rng)
-    rows = 1 if size is None else _validate.integer("size", size, low=1)
+    rows = 1 if size is None else _validate.integer("size", size, low=1, high=MAX_NUMBERS // n)
     W = _DRAW[kind](rng, rows, n, b, B)
     return W[0] if size is None else W
 

@@ -29,6 +29,7 @@ Schedule = Callable[[int], float] | Mapping[int, float]
 
 IMAGES, VECTORS, ON_CUDA = 100, 1000, 10_000  # examples in a chunk
 EITHER = {torch.float32, torch.float64}
+MAX_STEPS = 100_000_000  # a day at a millisecond a step
 PRECISIONS = {None: EITHER, "float32": {torch.float32}, "float64": {torch.float64}, "bfloat16": {torch.float32}}
 
 
@@ -85,7 +86,7 @@ def run(
     (3.0, [2.5, 1.0])
     """
     timeout = _validate.number("timeout", timeout, above=0)
-    steps, eta = _validate.integer("steps", steps, low=1), _validate.number("eta", eta, above=0)
+    steps, eta = _validate.integer("steps", steps, low=1, high=MAX_STEPS), _validate.number("eta", eta, above=0)
     seed = _validate.integer("seed", seed, low=0, high=2**64 - 1)
     every = _every("evaluate_every", evaluate_every, -(-steps // 10))
     saving = _Saving(Path(checkpoint), _every("checkpoint_every", checkpoint_every, every)) if checkpoint else None

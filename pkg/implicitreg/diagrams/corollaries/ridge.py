@@ -13,6 +13,8 @@ from numpy.typing import ArrayLike
 
 __all__ = ["GapPenalty", "RidgePath", "gap_penalty", "tune_ridge"]
 
+MAX_NUMBERS = 1_000_000  # steps times parameters of `tune_ridge`: some minutes for one parameter
+
 
 @dataclass(frozen=True)
 class GapPenalty:
@@ -148,7 +150,7 @@ def tune_ridge(
     """
     c, h, U = _spectrum(C, H)
     eta = _validate.number("eta", eta, above=0)
-    T, N = _validate.integer("T", T, low=0), _validate.integer("N", N, low=1)
+    T, N = _validate.integer("T", T, low=0, high=MAX_NUMBERS // h.size), _validate.integer("N", N, low=1)
     force = h * (U.T @ _validate.vector("minimum", minimum, size=h.size))
     force -= U.T @ _validate.vector("noise", noise, size=h.size)
     theta, lam = np.zeros((T + 1, h.size)), np.zeros(T + 1)
