@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -701,7 +701,7 @@ def roberts_penalty(gradients: ArrayLike, eta: float, *, batch_size: int) -> flo
 
 def modified_gradient(
     model: nn.Module, loss: Callable[..., torch.Tensor], inputs: torch.Tensor, targets: torch.Tensor, *,
-    eta: float, batch_size: int,
+    eta: float, batch_size: int, verify: bool | Literal["full"] = True,
 ) -> torch.Tensor:  # fmt: skip
     r"""Gradient of the modified loss of a torch model on its whole training set.
 
@@ -719,6 +719,9 @@ def modified_gradient(
         The step size of both runs, positive.
     batch_size : int
         n, a divisor of N.
+    verify : bool or "full"
+        How far to look for examples that interact, as in ``gradstats.moments``; False for all steps of a run but the
+        first.
 
     Returns
     -------
@@ -748,14 +751,14 @@ def modified_gradient(
     """
     from implicitreg import gradstats
 
-    strength = _strength(eta, len(inputs), batch_size)
-    g = gradstats.moments(model, loss, inputs, targets).mean
-    return g + strength * gradstats.grad_trace(model, loss, inputs, targets)
+    m = gradstats.moments(model, loss, inputs, targets, verify=verify)
+    strength = _strength(eta, m.n, batch_size)
+    return m.mean + strength * gradstats.grad_trace(model, loss, inputs, targets, verify=verify)
 
 
 def modified_loss(
     model: nn.Module, loss: Callable[..., torch.Tensor], inputs: torch.Tensor, targets: torch.Tensor, *,
-    eta: float, batch_size: int,
+    eta: float, batch_size: int, verify: bool | Literal["full"] = True,
 ) -> torch.Tensor:  # fmt: skip
     r"""The modified loss of a torch model, :math:`L_D + \frac\eta4(\frac1n - \frac1N)\,\mathrm{tr}\,S_D`: a 0-d tensor.
 
@@ -775,10 +778,10 @@ def modified_loss(
     """
     from implicitreg import gradstats
 
-    strength = _strength(eta, len(inputs), batch_size)
-    trace = gradstats.moments(model, loss, inputs, targets).trace
+    m = gradstats.moments(model, loss, inputs, targets, verify=verify)
+    strength = _strength(eta, m.n, batch_size)
     with torch.no_grad():
-        return loss(model(inputs), targets).mean() + strength * trace
+        return loss(model(inputs), targets).mean() + strength * m.trace
 
 
 # --- weights of pairs of steps ----------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from implicitreg import _validate, gradstats
+from implicitreg.gradstats._copy import check_examples
 from implicitreg.problems import FiniteProblem
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
@@ -222,7 +223,7 @@ def half_split_penalty(model: nn.Module, loss: Loss, inputs: Tensor, targets: Te
     """
     eta = _validate.number("eta", eta, above=0)
     N = _even(inputs, targets)
-    gradstats.per_example(model, loss, inputs[[0, -1]], targets[[0, -1]])  # refuses what is no loss of one example
+    check_examples(model, loss, inputs, targets)
     theta, beta = _parameters(model), eta * (N - 1) / (4 * N)
     with torch.enable_grad():
         a = _mean_gradient(model, loss, inputs[: N // 2], targets[: N // 2])
