@@ -319,11 +319,12 @@ def _left_out(n):
         return next(iter(set(range(n)) - set(_copy.copied(sample, verify=True).numbers)))
 
 
+@pytest.mark.parametrize("alone", _copy.ALONE)
 @pytest.mark.parametrize("k", [1, 2, 7, 8, 9, 27, 64, 65, 300])
-def test_a_copy_is_cut_unevenly_and_whole(k):
-    sizes = _copy.sizes(k)
+def test_a_copy_is_cut_unevenly_and_whole(k, alone):
+    sizes = _copy.sizes(k, alone)
     assert sum(sizes) == k
-    assert sizes[: min(k, 8)] == [1] * min(k, 8)
+    assert sizes[: min(k, alone)] == [1] * min(k, alone)
     assert k <= 28 or len(set(sizes)) >= 3
 
 

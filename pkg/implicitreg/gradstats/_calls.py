@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -60,6 +61,13 @@ class Pass:
 
 def recorded(part: Sample, layers: list[Layer]) -> Pass:
     """The forward pass, with the calls of the layers on the way."""
+    with recording(layers) as calls:
+        return Pass(part, *part.forward(), calls)
+
+
+@contextmanager
+def recording(layers: list[Layer]) -> Iterator[list[Call]]:
+    """The calls of the layers, in order."""
     calls: list[Call] = []
 
     def record(layer: Layer, args: tuple, output: Tensor) -> None:
@@ -70,7 +78,7 @@ def recorded(part: Sample, layers: list[Layer]) -> Pass:
 
     hooks = [layer.register_forward_hook(record, prepend=True) for layer in layers]
     try:
-        return Pass(part, *part.forward(), calls)
+        yield calls
     finally:
         for hook in hooks:
             hook.remove()
@@ -88,6 +96,17 @@ def plain_layers(model: nn.Module) -> list[Layer]:
         and module.weight is not None
         and module.weight.requires_grad
     ]
+
+
+def has_images(layers: list[Layer]) -> bool:
+    return any(isinstance(layer, nn.Conv2d) for layer in layers)
+
+
+def in_layout(part: Sample, layers: list[Layer]) -> Sample:
+    """The same; on the CPU max-pooling is twice as fast with the channels last."""
+    if not (has_images(layers) and part.inputs.ndim == 4 and part.inputs.is_cpu):
+        return part
+    return replace(part, inputs=part.inputs.contiguous(memory_format=torch.channels_last))
 
 
 def trainable(layer: Layer) -> list[Tensor]:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import accumulate, cycle, pairwise
 from typing import Any
 
 import torch
-from implicitreg.gradstats._calls import Pass, plain_layers, recorded
+from implicitreg.gradstats._calls import Pass, backward, in_layout, plain_layers, recorded, recording
 from implicitreg.gradstats._layers import Layer
-from implicitreg.gradstats._sample import Sample, entered, near
+from implicitreg.gradstats._sample import Sample, check_finite, entered
 from torch import Tensor
 
 EXAMPLES = 64  # in a copy
-ALONE, SIZES = 8, (19, 37)  # so many examples come alone, the others in parts of these sizes
+ALONE, SIZES = (8, 3), (20, 41)  # so many examples come alone, of a large sample, the others in parts of these sizes
+LARGE = 500
 BATCH = 256  # examples at a time where the copy is compared with a batch of its own
 
 
@@ -31,8 +31,8 @@ class Seen:
     outputs: Tensor | None
     marks: Tensor | None
 
-    def of(self, change: Callable[[Tensor], Tensor]) -> Seen:
-        return Seen(*(None if value is None else change(value) for value in (self.losses, self.outputs, self.marks)))
+    def at(self, rows: Any) -> Seen:
+        return Seen(*(None if value is None else value[rows] for value in (self.losses, self.outputs, self.marks)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,8 +40,8 @@ class Copy:
     """Examples of a sample (their numbers, in order), and what was seen of them.
 
     ``layers`` are those that were called, with the shapes of one example's inputs and outputs, or None where that
-    differed between the parts; ``pair`` are two examples, or the only one, for the loop; ``verified`` says whether
-    the call asks for it.
+    differed between the parts; ``pair`` are two examples, or the only one, for the loop, and ``losses`` those of each
+    alone; ``verified`` says whether the call asks for it.
     """
 
     sample: Sample
@@ -49,6 +49,7 @@ class Copy:
     seen: Seen
     layers: list[tuple[Layer, torch.Size, torch.Size]] | None
     pair: list[int]
+    losses: list[Tensor]
     verified: bool
 
     def agrees(self, other: Pass) -> bool:
@@ -58,35 +59,52 @@ class Copy:
         rows = [number - first for number in self.numbers[here]]
         if not rows:
             return True
-        ours, theirs = seen(other, rows), self.seen.of(lambda value: value[here])
+        ours, theirs = seen([other], rows), self.seen.at(here)
         check_alone(self.numbers[here], ours, theirs)
-        if ours.marks is None or theirs.marks is None:
-            return False
-        return all(map(near, ours.marks.unbind(1), theirs.marks.unbind(1)))
+        return ours.marks is not None and theirs.marks is not None and _near(ours.marks, theirs.marks)
 
     def check_together(self) -> None:
         """An error where the losses of these examples are others in a batch of theirs."""
         for start in range(0, len(self.numbers), BATCH):
             here = slice(start, start + BATCH)
-            batch = recorded(self.sample.part(self.numbers[here]), [])
-            check_alone(self.numbers[here], seen(batch), self.seen.of(lambda value, here=here: value[here]))
+            check_alone(self.numbers[here], seen([recorded(self.sample.part(self.numbers[here]), [])]),
+                        self.seen.at(here))  # fmt: skip
+
+    def gradient(self, k: int, create_graph: bool = False) -> tuple[Tensor, ...]:
+        """That of the pair's k-th by every parameter, from a pass of one example."""
+        how = {"retain_graph": True, "create_graph": create_graph, "materialize_grads": True}
+        return backward(self.losses[k], self.sample.theta, **how)
 
 
 def copied(sample: Sample, verify: bool | str) -> Copy:
-    """A copy of at most ``EXAMPLES`` examples, of all with "full", and of one without ``verify``."""
+    """A copy of at most ``EXAMPLES`` examples, of all with "full", and of one without ``verify``.
+
+    The first of them come alone, the others in the order of the sums of their inputs, so that the parts are no small
+    images of the whole.
+    """
     order = torch.randperm(sample.n, generator=torch.Generator().manual_seed(0)).tolist()
     order = order[: {True: EXAMPLES, False: 1, "full": sample.n}[verify]]
-    found = plain_layers(sample.model)
-    stops = accumulate(sizes(len(order)), initial=0)
-    passes = [recorded(sample.part(order[start:stop]), found) for start, stop in pairwise(stops)]
+    alone = ALONE[sample.n >= LARGE]
+    if len(order) > alone:
+        sums = sample.inputs[order[alone:]].flatten(1).sum(1).tolist()
+        order[alone:] = [i for _, i in sorted(zip(sums, order[alone:], strict=True))]
+    layers = plain_layers(sample.model)
+    whole, passes = in_layout(sample.part(order), layers), []
+    with recording(layers) as calls:
+        for start, stop in pairwise(accumulate(sizes(len(order), alone), initial=0)):
+            part = whole.part(slice(start, stop))
+            passes.append(Pass(part, *part.forward(), calls.copy()))
+            calls.clear()
+    shown = seen(passes, slice(None))
+    check_finite("the loss", shown.losses, order)
     back = sorted(range(len(order)), key=order.__getitem__)
-    layers = [one.signature for one in passes]
     return Copy(
-        replace(sample, written=any(_written(sample, one.part) for one in passes)),
+        replace(sample, written=whole.inputs._version + whole.targets._version > 0),
         sorted(order),
-        _joined([seen(one) for one in passes]).of(lambda value: value[back]),
-        layers[0] if all(other == layers[0] for other in layers) else None,
+        shown.at(back),
+        _common([one.signature for one in passes]),
         order[:2],
+        [one.losses[0] for one in passes[:2]],
         bool(verify),
     )
 
@@ -97,34 +115,35 @@ def check_examples(model: Any, loss: Any, inputs: Any, targets: Any, *, least: i
         copied(sample, verify=True).check_together()
 
 
-def sizes(k: int) -> list[int]:
+def sizes(k: int, alone: int) -> list[int]:
     """Of the parts into which k examples are cut."""
-    found, rest, pattern = [1] * min(k, ALONE), max(0, k - ALONE), cycle(SIZES)
+    found, rest, pattern = [1] * min(k, alone), max(0, k - alone), cycle(SIZES)
     while rest:
         found.append(min(rest, next(pattern)))
         rest -= found[-1]
     return found
 
 
-def seen(one: Pass, rows: Any = slice(None)) -> Seen:
-    """What a pass shows of these rows."""
-    outputs, n = one.outputs, one.part.n
-    by_row = isinstance(outputs, Tensor) and outputs.ndim > 0 and len(outputs) == n and outputs.numel() > 0
-    marks = [_mark(call.a.detach()[rows]) for call in one.calls] if one.signature else None
-    return Seen(one.losses.detach()[rows], outputs.detach()[rows] if by_row else None,
-                torch.stack(marks, 1) if marks else None)  # fmt: skip
+def seen(passes: list[Pass], rows: Any = slice(None)) -> Seen:
+    """What passes show of their examples, one behind the other, at these rows."""
+    outputs, marks = [one.outputs for one in passes], None
+    by_row = all(isinstance(one.outputs, Tensor) and one.outputs.ndim > 0 and len(one.outputs) == one.part.n
+                 and one.outputs.numel() > 0 for one in passes)  # fmt: skip
+    if _common([one.signature for one in passes]):
+        layers = zip(*(one.calls for one in passes), strict=True)
+        marks = torch.stack([_mark(_joined([call.a for call in calls], rows)) for calls in layers], 1)
+    losses = _joined([one.losses for one in passes], rows)
+    by_row = by_row and len({output.shape[1:] for output in outputs}) == 1
+    return Seen(losses, _joined(outputs, rows) if by_row else None, marks)
 
 
 def check_alone(numbers: list[int], batch: Seen, alone: Seen) -> None:
     """The same outputs and losses in two companies, or there is no loss of one example."""
-    extra = 1.0
+    size, same = 1.0, True
     if batch.outputs is not None and alone.outputs is not None and batch.outputs.shape == alone.outputs.shape:
-        extra = float(alone.outputs.abs().max())
-        same = near(batch.outputs, alone.outputs)
-    else:
-        same = True
-    rounding = 100 * torch.finfo(alone.losses.dtype).eps * extra  # which is all there is of a loss that is nearly zero
-    if not (same and near(batch.losses, alone.losses, rounding)):
+        size, same = alone.outputs.abs().max(), _near(batch.outputs.flatten(), alone.outputs.flatten())
+    rounding = 100 * torch.finfo(alone.losses.dtype).eps * size  # which is all there is of a loss that is nearly zero
+    if not (same and _near(batch.losses, alone.losses, rounding)):
         k = int((batch.losses - alone.losses).abs().argmax())
         raise ValueError(
             f"the loss of example {numbers[k]} is {float(batch.losses[k]):.6g} in one batch and "
@@ -133,22 +152,22 @@ def check_alone(numbers: list[int], batch: Seen, alone: Seen) -> None:
         )
 
 
-def _joined(parts: list[Seen]) -> Seen:
-    def cat(values: list[Tensor | None]) -> Tensor | None:
-        if any(value is None for value in values) or len({value.shape[1:] for value in values}) > 1:
-            return None
-        return torch.cat(values)
+def _near(a: Tensor, b: Tensor, extra: float | Tensor = 0.0) -> bool:
+    """Half of the digits of the largest entry of every column agree, up to ``extra``."""
+    return bool(((a - b).abs().amax(0) <= torch.finfo(b.dtype).eps ** 0.5 * b.abs().amax(0) + extra).all())
 
-    return Seen(*(cat([getattr(part, name) for part in parts]) for name in ("losses", "outputs", "marks")))
+
+def _common(signatures: list[Any]) -> Any:
+    """What all of them are, or None."""
+    return signatures[0] if all(other == signatures[0] for other in signatures) else None
+
+
+def _joined(values: list[Tensor], rows: Any) -> Tensor:
+    detached = [value.detach() for value in values]
+    return (detached[0] if len(values) == 1 else torch.cat(detached))[rows]
 
 
 def _mark(a: Tensor) -> Tensor:
     """A combination of the entries of every row, which tells rows apart: (k,)."""
     a = a.flatten(1)
-    return a @ torch.arange(1, a.shape[1] + 1, dtype=a.dtype, device=a.device).sin()
-
-
-def _written(sample: Sample, part: Sample) -> bool:
-    """Whether the part's inputs or targets, which are copies, were changed."""
-    pairs = ((sample.inputs, part.inputs), (sample.targets, part.targets))
-    return any(copy._version > 0 or not torch.equal(copy, whole[part.numbers]) for whole, copy in pairs)
+    return a @ torch.arange(1, a.shape[1] + 1, dtype=a.dtype, device=a.device).sin_()

@@ -11,12 +11,23 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
-from implicitreg.gradstats import naive
-from implicitreg.gradstats._calls import Call, Pass, Unfit, backward, close, plain_layers, reaches, recorded, trainable
+from implicitreg.gradstats._calls import (
+    Call,
+    Pass,
+    Unfit,
+    backward,
+    close,
+    has_images,
+    in_layout,
+    plain_layers,
+    reaches,
+    recorded,
+    trainable,
+)
 from implicitreg.gradstats._copy import Copy
 from implicitreg.gradstats._layers import Layer, Use
-from implicitreg.gradstats._sample import Sample, slices
-from torch import Tensor, nn
+from implicitreg.gradstats._sample import Sample, check_finite, slices
+from torch import Tensor
 
 VECTORS, IMAGES = 1000, 100  # examples in a chunk: what is fastest on a CPU
 ELEMENTS = 2**25  # of the activations of a chunk, at most
@@ -35,10 +46,8 @@ class Ghost:
         self.own = [id(theta) for layer in self.layers for theta in trainable(layer)]
         if not copy.layers or sorted(self.own) != sorted(id(theta) for theta in self.sample.theta):
             raise Unfit
-        self.images = any(isinstance(layer, nn.Conv2d) for layer in self.layers)
         fitting = ELEMENTS // max(1, sum(a.numel() + b.numel() for _, a, b in copy.layers))
-        self.size = max(1, min(IMAGES if self.images else VECTORS, fitting))
-        self.pair = copy.pair if copy.verified else []
+        self.size = max(1, min(IMAGES if has_images(self.layers) else VECTORS, fitting))
 
     def moments(self, size: int | None) -> tuple[Tensor, Tensor, Tensor]:
         """gbar, every |g_i|² and sum |g_i - gbar|², the last two in float64.
@@ -49,8 +58,10 @@ class Ghost:
         mean, squares, centred = self._moments(size, self.sample.dtype)
         if self.sample.dtype == torch.float32 and squares.sum() > CANCELLED * centred:
             mean, squares, centred = self._moments(size, torch.float64)
-        if self.pair and not close(squares[self.pair].to(self.sample.dtype), self._loop().square().sum(1)):
-            raise Unfit
+        if self.copy.verified:
+            loop = [sum(piece.square().sum() for piece in self.copy.gradient(k)) for k in (0, 1)]
+            if not close(squares[self.copy.pair].to(self.sample.dtype), torch.stack(loop)):
+                raise Unfit
         return mean, squares, centred
 
     def _moments(self, size: int | None, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
@@ -71,7 +82,7 @@ class Ghost:
         whole = self.sample.n <= (size or self.size)
         G = None if whole else self._mean(size)
         pulled = sum(self._pull(part, found, G) for part, found in self.chunks(size, create_graph=True))
-        if self.pair:
+        if self.copy.verified:
             self._check_products()
         return pulled
 
@@ -98,11 +109,17 @@ class Ghost:
         return torch.cat([piece.reshape(-1) for piece in parts])
 
     def _check_products(self) -> None:
-        """The pair alone, with its own mean, against the loop."""
-        pair, g = self.sample.part(self.pair), self._loop()
-        loop = torch.stack([naive.hessian_product(pair, i, c) for i, c in enumerate(g - g.mean(0))])
-        error = self._pull(pair, self._uses(pair, create_graph=True)[1], None).detach() - loop.sum(0)
-        if error.norm() > torch.finfo(g.dtype).eps ** 0.5 * loop.norm():
+        """With the first of the pair in place of gbar, h (g - gbar) of the second is all that is left."""
+        theta, pair = self.sample.theta, self.sample.part(self.copy.pair)
+        first, other = self.copy.gradient(0), self.copy.gradient(1, create_graph=True)
+        G = {id(parameter): g for parameter, g in zip(theta, first, strict=True)}
+        ours = self._pull(pair, self._uses(pair, create_graph=True)[1], G).detach()
+        loop = torch.zeros_like(ours)
+        curved = [(h, (h - g).detach()) for g, h in zip(first, other, strict=True) if h.requires_grad]
+        if curved:  # unless the loss is linear
+            h, along = zip(*curved, strict=True)
+            loop = torch.cat([part.reshape(-1) for part in backward(h, theta, along, materialize_grads=True)])
+        if not close(ours, loop):
             raise Unfit
 
     def gram(self, size: int | None) -> Tensor:
@@ -116,9 +133,11 @@ class Ghost:
             U, V = (None if parts[0] is None else torch.cat(parts) for parts in zip(*pairs, strict=True))
             _add_products(K, U, V)
         K = K.tril() + K.tril(-1).T
-        if self.pair:
-            g = self._loop()
-            if not close(K[self.pair][:, self.pair], g @ g.T):
+        if self.copy.verified:
+            pieces = list(zip(self.copy.gradient(0), self.copy.gradient(1), strict=True))
+            loop = [sum((piece[i] * piece[j]).sum() for piece in pieces) for i, j in ((0, 0), (0, 1), (1, 1))]
+            i, j = self.copy.pair
+            if not close(K[[i, i, j], [i, j, j]], torch.stack(loop)):
                 raise Unfit
         return K
 
@@ -131,17 +150,14 @@ class Ghost:
             yield part, found
 
     def _parts(self, size: int | None) -> Iterator[Sample]:
-        """Chunks of examples; on the CPU max-pooling is twice as fast with the channels last."""
-        for part in self.sample.parts(size or self.size):
-            if self.images and part.inputs.ndim == 4 and part.inputs.is_cpu:
-                part = replace(part, inputs=part.inputs.contiguous(memory_format=torch.channels_last))
-            yield part
+        return (in_layout(part, self.layers) for part in self.sample.parts(size or self.size))
 
     def _uses(self, part: Sample, create_graph: bool) -> tuple[Pass, list[Use]]:
         """A forward pass, and the derivatives by the layers' outputs; the parameters' are not computed."""
         chunk = recorded(part, self.layers)
         if chunk.signature != self.copy.layers or reaches(chunk.losses, self.own, chunk.calls):
             raise Unfit
+        check_finite("the loss", chunk.losses.detach(), part.numbers)
         edges = [call.output for call in chunk.calls]
         b = backward(chunk.losses.sum(), edges, create_graph=create_graph, allow_unused=True)
         return chunk, [self._use(call, d) for call, d in zip(chunk.calls, b, strict=True)]
@@ -152,9 +168,6 @@ class Ghost:
         if call.a._version != call.version or {call.a.dtype, b.dtype} != {self.sample.dtype}:
             raise Unfit
         return Use(call.layer, call.a, b)
-
-    def _loop(self) -> Tensor:
-        return naive.gradients(self.sample.part(self.pair))
 
     def _flat(self, total: dict[int, Tensor]) -> Tensor:
         return torch.cat([total[id(theta)].reshape(-1) if id(theta) in total else torch.zeros_like(theta).reshape(-1)

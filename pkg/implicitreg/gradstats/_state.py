@@ -112,6 +112,6 @@ def _same(a: Any, b: Any) -> bool:
         return np.array_equal(a, b)
     if isinstance(a, dict):
         return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
-    if isinstance(a, tuple | list):
+    if isinstance(a, tuple) and any(isinstance(value, Tensor | np.ndarray) for value in a):
         return len(a) == len(b) and all(map(_same, a, b))
     return a is b or bool(a == b)
