@@ -341,6 +341,18 @@ def test_training_mode_is_refused(penalty, layer):
         penalty(model, CROSS_ENTROPY, *data(), 0.1)
 
 
+def hard_examples(outputs, targets):
+    """The harder half of the batch counts."""
+    losses = CROSS_ENTROPY(outputs, targets)
+    return losses * (losses >= losses.detach().median())
+
+
+@BOTH
+def test_losses_that_couple_the_examples_are_refused(penalty):
+    with pytest.raises(ValueError, match="couples the examples"):
+        penalty(NETWORKS["mlp"](), hard_examples, *data(), 0.1)
+
+
 @BOTH
 @pytest.mark.parametrize(("eta", "error"), [(0.0, ValueError), (math.inf, ValueError), (np.eye(2), TypeError)])
 def test_step_sizes_are_positive_numbers(penalty, eta, error):

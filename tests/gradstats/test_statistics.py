@@ -267,7 +267,7 @@ BAD = {
     "one example": ({"inputs": X[:1], "targets": torch.tensor([0])}, ValueError, "inputs has 1 rows.*at least [23]"),
     "other count": ({"targets": torch.tensor([0, 1])}, ValueError, "inputs has 6 rows and targets 2"),
     "nan input": ({"inputs": X * float("nan")}, ValueError, "inputs has entries that are not finite"),
-    "nan loss": ({"loss": lambda o, t: o.sum(1) * float("nan")}, ValueError, r"the loss of example \d is nan"),
+    "nan loss": ({"loss": lambda o, t: o.sum(1) * float("nan")}, ValueError, r"the loss of example \d is not finite"),
     "nan gradient": ({"loss": with_nan_gradient}, ValueError, "not finite"),
     "complex": ({"inputs": X + 1j}, ValueError, "inputs has dtype torch.complex128"),
     "other dtype": ({"inputs": X.float()}, ValueError, "inputs has dtype torch.float32 and model torch.float64"),

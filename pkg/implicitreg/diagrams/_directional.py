@@ -14,6 +14,7 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from implicitreg import _validate, gradstats, problems
+from implicitreg._failures import OUT_OF_MEMORY
 from implicitreg.gradstats._copy import check_examples
 from torch import Tensor, nn
 from torch.func import functional_call, grad, jacrev, jvp, vmap
@@ -210,7 +211,9 @@ def _right_rules(batch: Batch, orders: int) -> First:
         tried = replace(batch, first=first, shift=shift)
         try:
             mean, own = torch.cat(tried.along(v[None])), tried.own(v.expand(batch.n, -1), v.expand(batch.n, -1))
-        except (RuntimeError, ValueError) as reason:  # no rule, or not finite
+        except OUT_OF_MEMORY:
+            raise
+        except Exception as reason:  # no rule, or not finite
             error = reason
             continue
         if _as_differences(tried, v, mean[:orders], own):
@@ -274,4 +277,4 @@ def _losses(model: nn.Module, loss: Loss, theta: Tensor, x: Tensor, y: Tensor) -
     pieces = theta.split([p.numel() for p in named.values()])
     values = {name: piece.view(p.shape) for (name, p), piece in zip(named.items(), pieces, strict=True)}
     with _Elementary(), sdpa_kernel(SDPBackend.MATH):  # the only attention that is differentiable often enough
-        return loss(functional_call(model, values, (x,)), y)
+        return loss(functional_call(model, values, (x.clone(),)), y)

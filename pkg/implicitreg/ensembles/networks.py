@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import torch
-from implicitreg.gradstats._sample import OUT_OF_MEMORY, refused
+from implicitreg._failures import explained
 from torch import nn
 from torch.func import functional_call, vmap
 
@@ -132,16 +132,8 @@ def _losses(model: nn.Module, loss: Loss, thetas: torch.Tensor, inputs: torch.Te
     return values.view(targets.shape[:2])
 
 
-@contextmanager
-def _explained(inputs: torch.Tensor) -> Iterator[None]:
-    """What fails inside, with what it was given."""
-    try:
-        yield
-    except OUT_OF_MEMORY:
-        raise
-    except Exception as error:
-        what = f"model or loss fails for inputs of shape {tuple(inputs.shape)} and dtype {inputs.dtype}"
-        raise refused(error, what) from error
+def _explained(inputs: torch.Tensor) -> AbstractContextManager[None]:
+    return explained(f"model or loss fails for inputs of shape {tuple(inputs.shape)} and dtype {inputs.dtype}")
 
 
 def _named(model: nn.Module, theta: torch.Tensor) -> dict[str, torch.Tensor]:

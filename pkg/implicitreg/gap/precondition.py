@@ -54,10 +54,10 @@ class LowRank:
         """
         if not isinstance(g, torch.Tensor):
             raise TypeError(f"g is a {type(g).__name__}: expected a torch.Tensor")
-        if g.dtype != self.V.dtype:
-            raise TypeError(f"g has dtype {g.dtype}: expected {self.V.dtype}")
         if g.ndim == 0 or g.shape[-1] != self.V.shape[1]:
             raise ValueError(f"g has shape {tuple(g.shape)}: expected (..., {self.V.shape[1]})")
+        if g.dtype != self.V.dtype:
+            raise TypeError(f"g has dtype {g.dtype}: expected {self.V.dtype}")
         return g - (g @ self.V.T * self.shrink) @ self.V
 
     def dense(self) -> torch.Tensor:

@@ -781,7 +781,7 @@ def modified_loss(
     m = gradstats.moments(model, loss, inputs, targets, verify=verify)
     strength = _strength(eta, m.n, batch_size)
     with torch.no_grad():
-        return loss(model(inputs), targets).mean() + strength * m.trace
+        return loss(model(inputs.clone()), targets).mean() + strength * m.trace
 
 
 # --- weights of pairs of steps ----------------------------------------------------------------------------------

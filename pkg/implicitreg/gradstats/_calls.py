@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from implicitreg._failures import OUT_OF_MEMORY
 from implicitreg.gradstats._layers import Layer
 from implicitreg.gradstats._sample import Sample
 from torch import Tensor, nn
@@ -134,7 +135,7 @@ def backward(outputs: Any, inputs: Any, cotangents: Any = None, **how: bool) -> 
     """`torch.autograd.grad`, or `Unfit` where torch cannot."""
     try:
         return torch.autograd.grad(outputs, inputs, cotangents, **how)
-    except torch.OutOfMemoryError:
+    except OUT_OF_MEMORY:
         raise
     except RuntimeError as error:
         raise Unfit from error

@@ -59,7 +59,7 @@ class Copy:
         rows = [number - first for number in self.numbers[here]]
         if not rows:
             return True
-        ours, theirs = seen([other], rows), self.seen.at(here)
+        ours, theirs = seen(other, rows), self.seen.at(here)
         check_alone(self.numbers[here], ours, theirs)
         return ours.marks is not None and theirs.marks is not None and _near(ours.marks, theirs.marks)
 
@@ -67,7 +67,7 @@ class Copy:
         """An error where the losses of these examples are others in a batch of theirs."""
         for start in range(0, len(self.numbers), BATCH):
             here = slice(start, start + BATCH)
-            check_alone(self.numbers[here], seen([recorded(self.sample.part(self.numbers[here]), [])]),
+            check_alone(self.numbers[here], seen(recorded(self.sample.part(self.numbers[here]), [])),
                         self.seen.at(here))  # fmt: skip
 
     def gradient(self, k: int, create_graph: bool = False) -> tuple[Tensor, ...]:
@@ -89,22 +89,25 @@ def copied(sample: Sample, verify: bool | str) -> Copy:
         sums = sample.inputs[order[alone:]].flatten(1).sum(1).tolist()
         order[alone:] = [i for _, i in sorted(zip(sums, order[alone:], strict=True))]
     layers = plain_layers(sample.model)
-    whole, passes = in_layout(sample.part(order), layers), []
+    whole, parts, signatures, losses = in_layout(sample.part(order), layers), [], [], []
     with recording(layers) as calls:
         for start, stop in pairwise(accumulate(sizes(len(order), alone), initial=0)):
             part = whole.part(slice(start, stop))
-            passes.append(Pass(part, *part.forward(), calls.copy()))
+            one = Pass(part, *part.forward(), calls.copy())
             calls.clear()
-    shown = seen(passes, slice(None))
+            parts.append(seen(one))
+            signatures.append(one.signature)
+            losses += [one.losses[0]] if stop <= 2 else []
+    shown = _joined(parts)
     check_finite("the loss", shown.losses, order)
     back = sorted(range(len(order)), key=order.__getitem__)
     return Copy(
         replace(sample, written=whole.inputs._version + whole.targets._version > 0),
         sorted(order),
         shown.at(back),
-        _common([one.signature for one in passes]),
+        signatures[0] if all(other == signatures[0] for other in signatures) else None,
         order[:2],
-        [one.losses[0] for one in passes[:2]],
+        losses,
         bool(verify),
     )
 
@@ -124,17 +127,12 @@ def sizes(k: int, alone: int) -> list[int]:
     return found
 
 
-def seen(passes: list[Pass], rows: Any = slice(None)) -> Seen:
-    """What passes show of their examples, one behind the other, at these rows."""
-    outputs, marks = [one.outputs for one in passes], None
-    by_row = all(isinstance(one.outputs, Tensor) and one.outputs.ndim > 0 and len(one.outputs) == one.part.n
-                 and one.outputs.numel() > 0 for one in passes)  # fmt: skip
-    if _common([one.signature for one in passes]):
-        layers = zip(*(one.calls for one in passes), strict=True)
-        marks = torch.stack([_mark(_joined([call.a for call in calls], rows)) for calls in layers], 1)
-    losses = _joined([one.losses for one in passes], rows)
-    by_row = by_row and len({output.shape[1:] for output in outputs}) == 1
-    return Seen(losses, _joined(outputs, rows) if by_row else None, marks)
+def seen(one: Pass, rows: Any = slice(None)) -> Seen:
+    """What a pass shows of these rows."""
+    outputs = one.outputs
+    by_row = isinstance(outputs, Tensor) and outputs.is_floating_point() and outputs.shape[:1] == (one.part.n,)
+    marks = torch.stack([_mark(call.a.detach()[rows]) for call in one.calls], 1) if one.signature else None
+    return Seen(one.losses.detach()[rows], outputs.detach()[rows] if by_row and outputs.numel() else None, marks)
 
 
 def check_alone(numbers: list[int], batch: Seen, alone: Seen) -> None:
@@ -157,14 +155,14 @@ def _near(a: Tensor, b: Tensor, extra: float | Tensor = 0.0) -> bool:
     return bool(((a - b).abs().amax(0) <= torch.finfo(b.dtype).eps ** 0.5 * b.abs().amax(0) + extra).all())
 
 
-def _common(signatures: list[Any]) -> Any:
-    """What all of them are, or None."""
-    return signatures[0] if all(other == signatures[0] for other in signatures) else None
+def _joined(parts: list[Seen]) -> Seen:
+    """One behind the other; what has another shape in another part is left out."""
 
+    def joined(values: list[Tensor | None]) -> Tensor | None:
+        alike = all(value is not None for value in values) and len({value.shape[1:] for value in values}) == 1
+        return torch.cat(values) if alike else None
 
-def _joined(values: list[Tensor], rows: Any) -> Tensor:
-    detached = [value.detach() for value in values]
-    return (detached[0] if len(values) == 1 else torch.cat(detached))[rows]
+    return Seen(*(joined([getattr(part, name) for part in parts]) for name in ("losses", "outputs", "marks")))
 
 
 def _mark(a: Tensor) -> Tensor:

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator
 from functools import cached_property, partial
 
 import torch
+from implicitreg._failures import OUT_OF_MEMORY
 from implicitreg.gradstats import naive
 from implicitreg.gradstats._calls import Unfit, close, nodes, reaches
 from implicitreg.gradstats._copy import Copy
-from implicitreg.gradstats._sample import OUT_OF_MEMORY, Sample, check_finite
+from implicitreg.gradstats._sample import Sample, check_finite
 from torch import Tensor
 from torch.func import functional_call, grad, jvp, vmap
 

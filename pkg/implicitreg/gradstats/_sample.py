@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from implicitreg import _validate
+from implicitreg._failures import explained
 from implicitreg.gradstats._state import untouched
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -17,7 +18,6 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.parameter import UninitializedParameter
 
 Loss = Callable[[Any, Tensor], Tensor]
-OUT_OF_MEMORY = MemoryError, torch.OutOfMemoryError
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,14 +69,10 @@ class Sample:
 
     def forward(self) -> tuple[Any, Tensor]:
         """The outputs, and the loss of every example in one batch, (n,), which may still be no finite numbers."""
-        try:
+        with explained(f"model or loss fails for inputs of shape {tuple(self.inputs.shape)} and dtype "
+                       f"{self.inputs.dtype}"):  # fmt: skip
             outputs = self.model(self.inputs)
             losses = self.loss(outputs, self.targets)
-        except OUT_OF_MEMORY:
-            raise
-        except Exception as error:
-            raise refused(error, f"model or loss fails for inputs of shape {tuple(self.inputs.shape)} and dtype "
-                                 f"{self.inputs.dtype}") from error  # fmt: skip
         _check_losses(self, losses)
         return outputs, losses
 
@@ -129,12 +125,6 @@ def given(model: Any, loss: Any, inputs: Any, targets: Any, *, least: int = 2) -
     return sample
 
 
-def refused(error: Exception, what: str) -> Exception:
-    """A ValueError or a TypeError that says what failed."""
-    kind = TypeError if isinstance(error, TypeError) else ValueError
-    return kind(f"{what}: {str(error) or type(error).__name__}")
-
-
 def _check_losses(sample: Sample, losses: Any) -> None:
     if not isinstance(losses, Tensor):
         raise TypeError(f"loss returns a {type(losses).__name__}: expected a torch.Tensor")
@@ -178,7 +168,8 @@ def _rows(name: str, value: Any) -> Tensor:
         raise ValueError(f"{name} has shape {tuple(value.shape)}: expected a non-empty tensor with one row an example")
     if value.is_floating_point() and not torch.isfinite(value.sum()) and not torch.isfinite(value).all():
         raise ValueError(f"{name} has entries that are not finite: expected finite numbers")
-    return value.detach()
+    with torch.inference_mode(False):
+        return value.clone() if value.is_inference() else value.detach()
 
 
 def _trainable(model: nn.Module) -> dict[str, Tensor]:
@@ -203,6 +194,8 @@ def _trainable(model: nn.Module) -> dict[str, Tensor]:
 def _check_parameter(name: str, p: Tensor) -> None:
     if isinstance(p, UninitializedParameter) or p.is_meta or p.layout != torch.strided:
         raise ValueError(f"model.{name} holds no dense numbers yet: expected an initialised model on a real device")
+    if p.is_inference():
+        raise ValueError(f"model.{name} was made in inference mode: expected a parameter that can be differentiated")
     if p._backward_hooks:
         raise ValueError(f"model.{name} has a hook on its gradient, so that what autograd returns is not the gradient "
                          "of the loss: expected none; to mask a parameter, multiply it in forward")  # fmt: skip

@@ -12,12 +12,13 @@ Arguments and results are those of `implicitreg.gradstats`; slow, and the more o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from implicitreg._failures import explained
 from implicitreg.gradstats._copy import copied
-from implicitreg.gradstats._sample import OUT_OF_MEMORY, Loss, Sample, check_finite, entered, refused
+from implicitreg.gradstats._sample import Loss, Sample, check_finite, entered
 from implicitreg.gradstats.results import CurvatureMoments, GradientMoments
 from torch import Tensor, nn
 
@@ -77,21 +78,17 @@ def _alone(model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor, *, lea
 
 def gradients(sample: Sample) -> Tensor:
     """The gradient of every example, by a backward pass each: (n, p)."""
-    rows = torch.stack([_derived(lambda i=i: _gradient(sample, i)).detach() for i in range(sample.n)])
+    rows = torch.stack([_gradient(sample, i).detach() for i in range(sample.n)])
     check_finite("the gradient", rows, sample.numbers)
     return rows
 
 
 def hessian_product(sample: Sample, i: int, v: Tensor) -> Tensor:
     """h_i v, the gradient of g_i . v: (p,)."""
-
-    def product() -> Tensor:
-        g = _gradient(sample, i, create_graph=True)
-        if not g.requires_grad:  # a linear loss
-            return torch.zeros_like(v)
-        return flat(torch.autograd.grad(g @ v, sample.theta, materialize_grads=True)).detach()
-
-    return _derived(product)
+    g = _gradient(sample, i, create_graph=True)
+    if not g.requires_grad:  # a linear loss
+        return torch.zeros_like(v)
+    return _derivative(g @ v, sample.theta).detach()
 
 
 def flat(parts: tuple[Tensor, ...]) -> Tensor:
@@ -102,15 +99,9 @@ def flat(parts: tuple[Tensor, ...]) -> Tensor:
 
 
 def _gradient(sample: Sample, i: int, create_graph: bool = False) -> Tensor:
-    loss = sample.part(slice(i, i + 1)).losses()[0]
-    return flat(torch.autograd.grad(loss, sample.theta, create_graph=create_graph, materialize_grads=True))
+    return _derivative(sample.part(slice(i, i + 1)).losses()[0], sample.theta, create_graph)
 
 
-def _derived(compute: Callable[[], Tensor]) -> Tensor:
-    """What torch differentiates, or an error that says what it cannot."""
-    try:
-        return compute()
-    except (ValueError, TypeError, *OUT_OF_MEMORY):
-        raise
-    except Exception as error:
-        raise refused(error, "torch cannot differentiate the losses") from error
+def _derivative(value: Tensor, theta: list[Tensor], create_graph: bool = False) -> Tensor:
+    with explained("torch cannot differentiate the losses"):
+        return flat(torch.autograd.grad(value, theta, create_graph=create_graph, materialize_grads=True))
