@@ -221,12 +221,6 @@ def test_hooks_on_parameters_are_refused(module, statistic):
     assert getattr(module, statistic)(model, cross_entropy, *data(9)) is not None
 
 
-class AutocastInside(Block):
-    def forward(self, x):
-        with torch.autocast("cpu", torch.bfloat16):
-            return torch.tanh(self.a(x)).float()
-
-
 TOKENS = torch.arange(12).view(6, 2) % 5
 AWKWARD = {
     "sparse embedding": (nn.Sequential(nn.Embedding(5, 2, sparse=True), nn.Flatten(), nn.Linear(4, 3)), TOKENS),
@@ -274,6 +268,40 @@ def test_what_torch_cannot_do_is_right_or_refused(case, statistic):
         return
     if statistic != "curvature":
         assert error(result, truth(statistic, *arguments)) < EXACT
+
+
+@pytest.mark.parametrize("statistic", STATISTICS)
+def test_autocast_inside_is_refused(statistic):
+    """Gradients of three digits are no basis for differences of gradients."""
+
+    class Autocast(Block):
+        def forward(self, x):
+            with torch.autocast("cpu", torch.bfloat16):
+                return torch.tanh(self.a(x)).float()
+
+    x, y = data(9)
+    with pytest.raises(ValueError, match="a Linear layer computes in torch.bfloat16"):
+        getattr(gradstats, statistic)(Autocast(), cross_entropy, x.float(), y)
+
+
+def test_weights_that_forward_changes_are_found_and_put_back():
+    class Clipped(Block):
+        def forward(self, x):
+            self.a.weight.data.clamp_(-0.1, 0.1)
+            return self.a(x)[:, :3]
+
+    model = Clipped().double()
+    before = model.a.weight.detach().clone()
+    with pytest.raises(ValueError, match=r"changes its state at every call \(weight\)"):
+        gradstats.moments(model, cross_entropy, *data(9))
+    assert torch.equal(model.a.weight, before)
+
+
+def test_inputs_may_come_from_inference_mode():
+    model, (x, y) = network("linear", "tanh"), data(9)
+    with torch.inference_mode():
+        got = gradstats.grad_trace(model, cross_entropy, x.clone(), y.clone())
+    assert error(got, truth("grad_trace", model, cross_entropy, x, y)) < EXACT
 
 
 def test_a_target_out_of_range_is_refused():

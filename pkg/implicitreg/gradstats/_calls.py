@@ -72,6 +72,9 @@ def recording(layers: list[Layer]) -> Iterator[list[Call]]:
     calls: list[Call] = []
 
     def record(layer: Layer, args: tuple, output: Tensor) -> None:
+        if output.dtype != layer.weight.dtype:
+            raise ValueError(f"a {type(layer).__name__} layer computes in {output.dtype}: expected "
+                             f"{layer.weight.dtype}, without autocast in forward")  # fmt: skip
         if output.requires_grad:
             a = args[0] if args else None
             version, source = getattr(a, "_version", 0), getattr(a, "grad_fn", None)

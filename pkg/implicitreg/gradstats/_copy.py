@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import accumulate, cycle, pairwise
 from typing import Any
 
@@ -168,4 +169,9 @@ def _joined(parts: list[Seen]) -> Seen:
 def _mark(a: Tensor) -> Tensor:
     """A combination of the entries of every row, which tells rows apart: (k,)."""
     a = a.flatten(1)
-    return a @ torch.arange(1, a.shape[1] + 1, dtype=a.dtype, device=a.device).sin_()
+    return a @ _weights(a.shape[1], a.dtype, a.device)
+
+
+@lru_cache(maxsize=16)
+def _weights(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.arange(1, size + 1, dtype=dtype, device=device).sin_()

@@ -59,8 +59,8 @@ class Ghost:
         if self.sample.dtype == torch.float32 and squares.sum() > CANCELLED * centred:
             mean, squares, centred = self._moments(size, torch.float64)
         if self.copy.verified:
-            loop = [sum(piece.square().sum() for piece in self.copy.gradient(k)) for k in (0, 1)]
-            if not close(squares[self.copy.pair].to(self.sample.dtype), torch.stack(loop)):
+            norms = [torch.stack([piece.norm() for piece in self.copy.gradient(k)]).norm() for k in (0, 1)]
+            if not close(squares[self.copy.pair].sqrt().to(self.sample.dtype), torch.stack(norms)):
                 raise Unfit
         return mean, squares, centred
 
@@ -134,8 +134,8 @@ class Ghost:
             _add_products(K, U, V)
         K = K.tril() + K.tril(-1).T
         if self.copy.verified:
-            pieces = list(zip(self.copy.gradient(0), self.copy.gradient(1), strict=True))
-            loop = [sum((piece[i] * piece[j]).sum() for piece in pieces) for i, j in ((0, 0), (0, 1), (1, 1))]
+            first, other = ([piece.reshape(-1) for piece in self.copy.gradient(k)] for k in (0, 1))
+            loop = [sum(map(torch.dot, g, h)) for g, h in ((first, first), (first, other), (other, other))]
             i, j = self.copy.pair
             if not close(K[[i, i, j], [i, j, j]], torch.stack(loop)):
                 raise Unfit
