@@ -15,8 +15,7 @@ from implicitreg.gradstats._sample import Sample, check_finite, entered
 from torch import Tensor
 
 EXAMPLES = 64  # in a copy
-ALONE, SIZES = (8, 3), (20, 41)  # so many examples come alone, of a large sample, the others in parts of these sizes
-LARGE = 500
+ALONE, SIZES = 6, (19, 39)  # so many examples come alone, the others in parts of these sizes
 BATCH = 256  # examples at a time where the copy is compared with a batch of its own
 
 
@@ -85,14 +84,13 @@ def copied(sample: Sample, verify: bool | str) -> Copy:
     """
     order = torch.randperm(sample.n, generator=torch.Generator().manual_seed(0)).tolist()
     order = order[: {True: EXAMPLES, False: 1, "full": sample.n}[verify]]
-    alone = ALONE[sample.n >= LARGE]
-    if len(order) > alone:
-        sums = sample.inputs[order[alone:]].flatten(1).sum(1).tolist()
-        order[alone:] = [i for _, i in sorted(zip(sums, order[alone:], strict=True))]
+    if len(order) > ALONE:
+        sums = sample.inputs[order[ALONE:]].flatten(1).sum(1).tolist()
+        order[ALONE:] = [i for _, i in sorted(zip(sums, order[ALONE:], strict=True))]
     layers = plain_layers(sample.model)
     whole, parts, signatures, losses = in_layout(sample.part(order), layers), [], [], []
     with recording(layers) as calls:
-        for start, stop in pairwise(accumulate(sizes(len(order), alone), initial=0)):
+        for start, stop in pairwise(accumulate(sizes(len(order)), initial=0)):
             part = whole.part(slice(start, stop))
             one = Pass(part, *part.forward(), calls.copy())
             calls.clear()
@@ -119,9 +117,9 @@ def check_examples(model: Any, loss: Any, inputs: Any, targets: Any, *, least: i
         copied(sample, verify=True).check_together()
 
 
-def sizes(k: int, alone: int) -> list[int]:
+def sizes(k: int) -> list[int]:
     """Of the parts into which k examples are cut."""
-    found, rest, pattern = [1] * min(k, alone), max(0, k - alone), cycle(SIZES)
+    found, rest, pattern = [1] * min(k, ALONE), max(0, k - ALONE), cycle(SIZES)
     while rest:
         found.append(min(rest, next(pattern)))
         rest -= found[-1]
