@@ -16,10 +16,11 @@ ValueError says so. What is looked at, with ``verify=True``:
 
 * **Chance and state.** The generators of torch, NumPy and Python, those that a module holds as an attribute, and the
   parameters and buffers of model and loss are compared before and after, and put back.
-* **Company.** At most 64 examples, of a seeded choice, are computed once more: six of them alone, the others in the
-  order of the sums of their inputs, in parts of 19 and 39. Losses and outputs must be those of the chunks that are
-  computed (of one batch of these examples, where the gradients come one by one), up to half of the digits of the
-  largest; and so must the inputs of the linear layers and convolutions, or the chunks are not used.
+* **Company.** At most 64 examples, of a seeded choice, are computed once more: alone if they are 32 or fewer, else ten
+  of them alone and the others in the order of the sums of their inputs, in parts of 18 and 36. Losses and outputs must
+  be those of the chunks that are computed (of one batch of these examples, where the gradients come one by one), up to
+  half of the digits of the largest; and so must the inputs of the linear layers and convolutions, or the chunks are not
+  used.
 * **The loop.** Two of these examples are compared with plain backward passes of one example each: |g_i|², g_i . g_j,
   g_i, h_i v or the share in the gradient of the trace. Where they differ, a slower method serves, the last of which is
   that loop.

@@ -15,7 +15,8 @@ from implicitreg.gradstats._sample import Sample, check_finite, entered
 from torch import Tensor
 
 EXAMPLES = 64  # in a copy
-ALONE, SIZES = 6, (19, 39)  # so many examples come alone, the others in parts of these sizes
+FEW = 32  # up to here all come alone
+ALONE, SIZES = 10, (18, 36)  # so many of more do, and the others come in parts of these sizes
 BATCH = 256  # examples at a time where the copy is compared with a batch of its own
 
 
@@ -119,7 +120,8 @@ def check_examples(model: Any, loss: Any, inputs: Any, targets: Any, *, least: i
 
 def sizes(k: int) -> list[int]:
     """Of the parts into which k examples are cut."""
-    found, rest, pattern = [1] * min(k, ALONE), max(0, k - ALONE), cycle(SIZES)
+    alone = k if k <= FEW else ALONE
+    found, rest, pattern = [1] * alone, k - alone, cycle(SIZES)
     while rest:
         found.append(min(rest, next(pattern)))
         rest -= found[-1]
