@@ -139,7 +139,7 @@ def test_regularizer_is_the_trace_of_the_covariance_and_its_gradient(problem_b, 
 
     def trace(theta):
         theta = torch.as_tensor(theta)
-        p = torch.from_numpy(problem_b.probabilities)
+        p = torch.tensor(problem_b.probabilities)
         g = torch.stack([gradient(f, theta) for f in problem_b.losses])
         C = torch.einsum("m,mi,mj->ij", p, g, g) - torch.outer(p @ g, p @ g)
         return 2 / 12 * (torch.from_numpy(metric) * C).sum()
@@ -339,6 +339,18 @@ def test_training_mode_is_refused(penalty, layer):
     model = nn.Sequential(nn.Linear(3, 3), layer, nn.Tanh(), nn.Linear(3, 3)).double()
     with pytest.raises(ValueError, match=r"expected eval\(\) mode"):
         penalty(model, CROSS_ENTROPY, *data(), 0.1)
+
+
+def hard_examples(outputs, targets):
+    """The harder half of the batch counts."""
+    losses = CROSS_ENTROPY(outputs, targets)
+    return losses * (losses >= losses.detach().median())
+
+
+@BOTH
+def test_losses_that_couple_the_examples_are_refused(penalty):
+    with pytest.raises(ValueError, match="couples the examples"):
+        penalty(NETWORKS["mlp"](), hard_examples, *data(), 0.1)
 
 
 @BOTH

@@ -466,11 +466,22 @@ def test_training_mode_is_refused(small, layer):
             call(model, *small[1:])
 
 
+def test_coupling_that_the_ends_do_not_show_is_refused():
+    """The first and the last example are equal, so that the mean of theirs is what they are."""
+
+    def loss(w, c):
+        return ((w - c.mean(0)) ** 2).sum(1)
+
+    c = torch.tensor([[1.0], [2.0], [0.0], [1.0]], dtype=torch.float64)
+    with pytest.raises(ValueError, match="couples the examples"):
+        exact_scalars(Weight(0.3), loss, torch.ones(4, 1, dtype=torch.float64), c)
+
+
 def test_losses_that_are_not_numbers_are_refused(small):
     model = nets.mlp((3, 3, 3))
     with torch.no_grad():
         next(iter(model.parameters())).fill_(math.nan)
-    with pytest.raises(ValueError, match="the loss of example 0 of 2 is nan"):
+    with pytest.raises(ValueError, match=r"the loss of example \d is not finite"):
         exact_scalars(model, *small[1:])
 
 
@@ -572,7 +583,7 @@ ONE = Scalars(*range(13))
         (lambda m: estimated_scalars(*m, batch=0), ValueError, "batch = 0"),
         (lambda m: exact_scalars(*m, chunk_size=0), ValueError, "chunk_size = 0"),
         (lambda m: exact_scalars(*m[:2], m[2].numpy(), m[3]), TypeError, "inputs is a ndarray"),
-        (lambda m: exact_scalars(*m[:3], m[3][:4]), ValueError, "expected equal numbers of rows"),
+        (lambda m: exact_scalars(*m[:3], m[3][:4]), ValueError, "inputs has 5 rows and targets 4: expected equal"),
         (lambda m: exact_scalars("net", *m[1:]), TypeError, "model is a str"),
         (lambda m: exact_scalars(m[0], F.cross_entropy, *m[2:]), ValueError, "one loss an example"),
         (lambda m: networks.third_contraction(*m, torch.ones(3)), ValueError, r"expected \(k, 24\)"),

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from implicitreg import ensembles, nets
+from torch import nn
 
 LOSS = partial(F.cross_entropy, reduction="none")
 
@@ -106,15 +107,51 @@ NAN = torch.tensor([[float("nan")] * 45] * 3, dtype=torch.float64)
         ({"inputs": torch.zeros(3, 0, 4)}, ValueError, r"inputs has shape \(3, 0, 4\)"),
         ({"targets": torch.zeros(3, 4)}, ValueError, r"targets has shape \(3, 4\)"),
         ({"loss": F.cross_entropy}, ValueError, r"loss returns shape \(\): expected \(n,\)"),
+        ({"model": 5}, TypeError, "model is a int: expected a torch.nn.Module"),
+        ({"loss": None}, TypeError, "loss = None: expected a callable"),
+        ({"loss": lambda outputs, targets: 1.0}, TypeError, "loss returns a float"),
+        ({"loss": lambda outputs, targets: LOSS(outputs, targets) / 0}, ValueError, "the loss holds NaN or infinite"),
+        ({"inputs": torch.zeros(3, 5, 4)}, TypeError, r"inputs has dtype torch.float32: expected torch.float64"),
+        (
+            {"inputs": torch.zeros(3, 5, 2, dtype=torch.float64)},
+            ValueError,
+            r"model or loss fails for inputs of shape \(3, 5, 2\)",
+        ),
+        ({"targets": torch.full((3, 5), 9)}, ValueError, "model or loss fails.*out of bounds"),
+        ({"model": nn.Sequential(nn.Linear(4, 9), nn.Dropout(0.5))}, ValueError, "model or loss fails.*random"),
+        ({"inputs": torch.zeros(3, 5, 4).to_sparse()}, ValueError, "inputs has layout torch.sparse_coo"),
+        ({"thetas": torch.zeros(3, 45, device="meta")}, ValueError, "thetas has layout torch.strided on meta"),
     ],
-    ids=["p", "vector", "list", "nan", "R", "empty", "targets", "scalar loss"],
-)
+    ids=["p", "vector", "list", "nan", "R", "empty", "targets", "scalar loss", "no model", "no loss", "float",
+         "infinite loss", "dtype", "features", "classes", "chance", "sparse", "meta"],
+)  # fmt: skip
 @pytest.mark.parametrize("function", [ensembles.losses, ensembles.gradients])
 def test_bad_input(function, change, error, message):
     model, thetas, inputs, targets = case(nets.mlp((4, 9)), (4,))
     arguments = {"model": model, "loss": LOSS, "thetas": thetas, "inputs": inputs, "targets": targets, **change}
     with pytest.raises(error, match=message):
         function(**arguments)
+
+
+def test_a_gradient_that_is_not_finite_is_refused():
+    """The root of zero: a finite loss with an infinite slope."""
+    model, thetas = nn.Linear(1, 1, bias=False), torch.zeros(1, 1)
+    with pytest.raises(ValueError, match="the gradient holds NaN or infinite"):
+        ensembles.gradients(model, lambda o, _: o[:, 0].abs().sqrt(), thetas, torch.ones(1, 1, 1), torch.zeros(1, 1))
+
+
+def test_parameters_may_be_numbers():
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.t = nn.Parameter(torch.tensor(1.0))
+
+        def forward(self, x):
+            return x * self.t
+
+    x = torch.tensor([[[1.0], [3.0]]])
+    g = ensembles.gradients(Scaled(), lambda o, _: o[:, 0] ** 2 / 2, torch.tensor([[2.0]]), x, torch.zeros(1, 2))
+    assert g.tolist() == [[10.0]]
 
 
 @pytest.mark.parametrize(

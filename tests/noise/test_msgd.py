@@ -269,6 +269,24 @@ def test_both_langevin_kinds_scale_the_same_normal_numbers():
     torch.testing.assert_close(iso * C.sqrt(), diag * C.mean().sqrt(), rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("fault", ["random", "couples the examples"])
+@pytest.mark.parametrize("kind", LANGEVIN)
+def test_langevin_looks_at_chance_and_coupling_in_the_first_step(kind, fault):
+    """Chance that changes the losses of few batches, and a loss that counts the classes of the batch."""
+
+    def loss(outputs, y):
+        losses = F.cross_entropy(outputs, y, reduction="none")
+        if fault == "random":
+            return losses * (1 + (torch.rand(len(y)) < 1e-3))
+        return losses / torch.bincount(y, minlength=3)[y]
+
+    model = nets.mlp((5, 4, 3))
+    before = [p.detach().clone() for p in model.parameters()]
+    with pytest.raises(ValueError, match=fault):
+        train(model, problem(), kind=kind, b=4, eta=0.3, steps=3, loss=loss, progress=False)
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
+
+
 @pytest.mark.parametrize("kind", LANGEVIN)
 def test_langevin_trains_and_refuses_examples_that_interact(kind):
     x, y = problem()

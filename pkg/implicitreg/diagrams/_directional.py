@@ -9,10 +9,13 @@ import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from implicitreg import _validate, gradstats, problems
+from implicitreg._failures import OUT_OF_MEMORY
+from implicitreg.gradstats._copy import check_examples
 from torch import Tensor, nn
 from torch.func import functional_call, grad, jacrev, jvp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -121,8 +124,8 @@ class Batch:
 
     def gradients(self) -> Tensor:
         """The gradient of every example: (n, p)."""
-        parts = [gradstats.per_example(self.model, self.loss, part.inputs, part.targets) for part in self.parts()]
-        return torch.cat(parts)
+        each = partial(gradstats.per_example, self.model, self.loss, verify=False)  # as `checked` has
+        return torch.cat([each(part.inputs, part.targets) for part in self.parts()])
 
     def product(self, v: Tensor) -> Tensor:
         """H v of the mean loss: (p,)."""
@@ -169,15 +172,10 @@ class Batch:
 def checked(model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor, chunk_size: int | None) -> Batch:
     """The batch, whose examples have losses of their own with three derivatives, or an error or a warning."""
     size = CHUNK if chunk_size is None else _validate.integer("chunk_size", chunk_size, low=1)
-    for name, value in (("inputs", inputs), ("targets", targets)):
-        if not isinstance(value, Tensor):
-            raise TypeError(f"{name} is a {type(value).__name__}: expected a torch.Tensor with one row an example")
-    if inputs.ndim == 0 or targets.ndim == 0 or len(inputs) != len(targets) or len(inputs) == 0:
-        raise ValueError(f"inputs has shape {tuple(inputs.shape)} and targets {tuple(targets.shape)}: "
-                         "expected equal numbers of rows, at least one")  # fmt: skip
+    check_examples(model, loss, inputs, targets)  # refuses dropout, batch statistics, and losses that are none
     batch = Batch(model, loss, inputs.detach(), targets.detach(), size)
     ends = replace(batch, inputs=batch.inputs[[0, -1]], targets=batch.targets[[0, -1]])
-    ends.gradients()  # which refuses dropout, batch statistics, and losses that are none
+    ends.gradients()  # which are finite
     return replace(batch, first=_right_rules(ends, orders=1 if _warn_of_kinks(ends) else 2))
 
 
@@ -213,7 +211,9 @@ def _right_rules(batch: Batch, orders: int) -> First:
         tried = replace(batch, first=first, shift=shift)
         try:
             mean, own = torch.cat(tried.along(v[None])), tried.own(v.expand(batch.n, -1), v.expand(batch.n, -1))
-        except (RuntimeError, ValueError) as reason:  # no rule, or not finite
+        except OUT_OF_MEMORY:
+            raise
+        except Exception as reason:  # no rule, or not finite
             error = reason
             continue
         if _as_differences(tried, v, mean[:orders], own):
@@ -277,4 +277,4 @@ def _losses(model: nn.Module, loss: Loss, theta: Tensor, x: Tensor, y: Tensor) -
     pieces = theta.split([p.numel() for p in named.values()])
     values = {name: piece.view(p.shape) for (name, p), piece in zip(named.items(), pieces, strict=True)}
     with _Elementary(), sdpa_kernel(SDPBackend.MATH):  # the only attention that is differentiable often enough
-        return loss(functional_call(model, values, (x,)), y)
+        return loss(functional_call(model, values, (x.clone(),)), y)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
-from implicitreg import _validate
+from implicitreg._failures import explained
 from implicitreg._torch import torch
 from torch import nn
 from torch.func import functional_call, vmap
@@ -23,7 +24,7 @@ def flatten(model: nn.Module) -> torch.Tensor:
     >>> flatten(nets.mlp((2, 1)))[-1].item()
     0.0
     """
-    _validate.instance("model", model, nn.Module)
+    _check_model(model)
     return nn.utils.parameters_to_vector(p.detach() for p in model.parameters()).clone()
 
 
@@ -53,9 +54,10 @@ def losses(
     Raises
     ------
     ValueError
-        If shapes do not fit, a number is not finite (a run that diverged), or the loss is not one number an example.
+        If shapes do not fit, a number is not finite (a run that diverged), the loss is not one
+        number an example, or model or loss fails, say for another dtype, or where they depend on chance.
     TypeError
-        If an argument is no tensor.
+        If an argument is not of its type.
 
     Examples
     --------
@@ -108,21 +110,33 @@ def gradients(
     with torch.enable_grad():
         thetas = thetas.detach().requires_grad_()
         total = _losses(model, loss, thetas, inputs, targets).mean(1).sum()  # rows do not interact
-        return torch.autograd.grad(total, thetas)[0]
+        if not total.requires_grad:
+            raise ValueError("loss does not depend on the parameters: expected differentiable torch operations")
+        with _explained(inputs):
+            g = torch.autograd.grad(total, thetas)[0]
+    _finite("the gradient", g)
+    return g
 
 
 def _losses(model: nn.Module, loss: Loss, thetas: torch.Tensor, inputs: torch.Tensor, targets: torch.Tensor):
     def outputs(theta: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         return functional_call(model, _named(model, theta), (x,))
 
-    f = vmap(outputs)(thetas, inputs)
-    values = loss(f.flatten(0, 1), targets.flatten(0, 1))
+    with _explained(inputs):
+        f = vmap(outputs)(thetas, inputs)
+        values = loss(f.flatten(0, 1), targets.flatten(0, 1))
+    if not isinstance(values, torch.Tensor):
+        raise TypeError(f"loss returns a {type(values).__name__}: expected a tensor (n,) of per-example losses")
     if values.shape != (targets.shape[0] * targets.shape[1],):
         raise ValueError(
             f"loss returns shape {tuple(values.shape)}: expected (n,) per-example losses, reduction='none'"
         )
-    _finite("loss", values)
+    _finite("the loss", values)
     return values.view(targets.shape[:2])
+
+
+def _explained(inputs: torch.Tensor) -> AbstractContextManager[None]:
+    return explained(f"model or loss fails for inputs of shape {tuple(inputs.shape)} and dtype {inputs.dtype}")
 
 
 def _named(model: nn.Module, theta: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -131,12 +145,20 @@ def _named(model: nn.Module, theta: torch.Tensor) -> dict[str, torch.Tensor]:
     return {name: piece.view(p.shape) for (name, p), piece in zip(named.items(), pieces, strict=True)}
 
 
-def _check(model: nn.Module, loss: Loss, thetas: torch.Tensor, inputs: torch.Tensor, targets: torch.Tensor) -> None:
-    _validate.instance("model", model, nn.Module)
-    _validate.function("loss", loss)
+def _check_model(model: object) -> None:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model is a {type(model).__name__}: expected a torch.nn.Module")
+
+
+def _check(model: object, loss: object, thetas: object, inputs: object, targets: object) -> None:
+    _check_model(model)
+    if not callable(loss):
+        raise TypeError(f"loss = {loss!r}: expected a callable (outputs, targets) -> (n,) losses")
     for name, tensor in (("thetas", thetas), ("inputs", inputs), ("targets", targets)):
         if not isinstance(tensor, torch.Tensor):
             raise TypeError(f"{name} is {_kind(tensor)}: expected a tensor")
+        if tensor.layout != torch.strided or tensor.is_meta:
+            raise ValueError(f"{name} has layout {tensor.layout} on {tensor.device}: expected a dense tensor")
     p = sum(q.numel() for q in model.parameters())
     if thetas.ndim != 2 or thetas.shape[1] != p or len(thetas) == 0:
         raise ValueError(f"thetas has shape {tuple(thetas.shape)}: expected (R, {p}), one row a network")

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from implicitreg import _validate, gradstats
 from implicitreg._brief import brief
@@ -47,6 +47,8 @@ class LowRank:
         ------
         ValueError
             If the last dimension of ``g`` is not p.
+        TypeError
+            If ``g`` is no tensor of the dtype of V.
 
         Examples
         --------
@@ -54,9 +56,12 @@ class LowRank:
         >>> P.apply(torch.tensor([1.0, 1.0]))
         tensor([0.5000, 1.0000])
         """
-        _validate.instance("g", g, torch.Tensor)
+        if not isinstance(g, torch.Tensor):
+            raise TypeError(f"g is a {type(g).__name__}: expected a torch.Tensor")
         if g.ndim == 0 or g.shape[-1] != self.V.shape[1]:
             raise ValueError(f"g has shape {tuple(g.shape)}: expected (..., {self.V.shape[1]})")
+        if g.dtype != self.V.dtype:
+            raise TypeError(f"g has dtype {g.dtype}: expected {self.V.dtype}")
         return g - (g @ self.V.T * self.shrink) @ self.V
 
     def dense(self) -> torch.Tensor:
@@ -201,8 +206,9 @@ class InverseCovariance(torch.optim.Optimizer):
         super().add_param_group(param_group)
 
     def refresh(
-        self, model: torch.nn.Module, loss: Callable[..., torch.Tensor], inputs: torch.Tensor, targets: torch.Tensor
-    ) -> None:
+        self, model: torch.nn.Module, loss: Callable[..., torch.Tensor], inputs: torch.Tensor, targets: torch.Tensor,
+        *, verify: bool | Literal["full"] = True,
+    ) -> None:  # fmt: skip
         """Estimate P anew, at the model's present parameters.
 
         Parameters
@@ -213,19 +219,22 @@ class InverseCovariance(torch.optim.Optimizer):
             ``loss(outputs, targets) -> (m,)``, the per-example losses.
         inputs, targets : tensors
             m examples, two or more: independent of the batches of the next steps.
+        verify : bool or "full"
+            How far to look for examples that interact, as in :func:`implicitreg.gradstats.per_example`.
 
         Raises
         ------
-        ValueError
+        ValueError, TypeError
             If the model has other parameters, or :func:`implicitreg.gradstats.per_example` refuses the arguments.
         """
+        if not isinstance(model, torch.nn.Module):
+            raise TypeError(f"model is a {type(model).__name__}: expected a torch.nn.Module")
         ours = self._parameters()
-        _validate.instance("model", model, torch.nn.Module)
         theirs = [p for p in model.parameters() if p.requires_grad]
         if [id(p) for p in ours] != [id(p) for p in theirs]:
             raise ValueError("model has other parameters than the optimizer: expected those of model.parameters()")
         group = self.param_groups[0]
-        rows = gradstats.per_example(model, loss, inputs, targets)
+        rows = gradstats.per_example(model, loss, inputs, targets, verify=verify)
         P = low_rank(rows, rank=group["rank"], rho=group["rho"], power=group["power"])
         parts = P.V.split([p.numel() for p in ours], dim=1)
         for p, part in zip(ours, parts, strict=True):

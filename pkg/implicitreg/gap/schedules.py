@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from implicitreg import _validate
@@ -733,7 +733,7 @@ def roberts_penalty(gradients: ArrayLike, eta: float, *, batch_size: int) -> flo
 
 def modified_gradient(
     model: nn.Module, loss: Callable[..., torch.Tensor], inputs: torch.Tensor, targets: torch.Tensor, *,
-    eta: float, batch_size: int,
+    eta: float, batch_size: int, verify: bool | Literal["full"] = True,
 ) -> torch.Tensor:  # fmt: skip
     r"""Gradient of the modified loss of a torch model on its whole training set.
 
@@ -751,6 +751,9 @@ def modified_gradient(
         The step size of both runs, positive.
     batch_size : int
         n, a divisor of N.
+    verify : bool or "full"
+        How far to look for examples that interact, as in ``gradstats.moments``; False for all steps of a run but the
+        first.
 
     Returns
     -------
@@ -780,14 +783,14 @@ def modified_gradient(
     """
     from implicitreg import gradstats
 
-    strength = _strength(eta, _examples(inputs), batch_size)
-    g = gradstats.moments(model, loss, inputs, targets).mean
-    return g + strength * gradstats.grad_trace(model, loss, inputs, targets)
+    m = gradstats.moments(model, loss, inputs, targets, verify=verify)
+    strength = _strength(eta, m.n, batch_size)
+    return m.mean + strength * gradstats.grad_trace(model, loss, inputs, targets, verify=verify)
 
 
 def modified_loss(
     model: nn.Module, loss: Callable[..., torch.Tensor], inputs: torch.Tensor, targets: torch.Tensor, *,
-    eta: float, batch_size: int,
+    eta: float, batch_size: int, verify: bool | Literal["full"] = True,
 ) -> torch.Tensor:  # fmt: skip
     r"""The modified loss of a torch model, :math:`L_D + \frac\eta4(\frac1n - \frac1N)\,\mathrm{tr}\,S_D`: a 0-d tensor.
 
@@ -807,10 +810,10 @@ def modified_loss(
     """
     from implicitreg import gradstats
 
-    strength = _strength(eta, _examples(inputs), batch_size)
-    trace = gradstats.moments(model, loss, inputs, targets).trace
+    m = gradstats.moments(model, loss, inputs, targets, verify=verify)
+    strength = _strength(eta, m.n, batch_size)
     with torch.no_grad():
-        return loss(model(inputs), targets).mean() + strength * trace
+        return loss(model(inputs.clone()), targets).mean() + strength * m.trace
 
 
 # --- weights of pairs of steps ----------------------------------------------------------------------------------
@@ -985,11 +988,6 @@ def _strength(eta: float, N: int, n: int) -> float:
     if N % n:
         raise ValueError(f"batch_size = {n}: expected a divisor of the {N} examples")
     return eta / 4 * (N - n) / (n * N)
-
-
-def _examples(inputs: torch.Tensor) -> int:
-    shape = _validate.instance("inputs", inputs, torch.Tensor).shape
-    return shape[0] if shape else 0
 
 
 def _times(tau: float | ArrayLike) -> np.ndarray:

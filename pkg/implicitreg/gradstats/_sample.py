@@ -1,31 +1,39 @@
-"""A model, a loss and n examples, checked: what every statistic of per-example gradients starts from."""
+"""A model, a loss and n examples: what every statistic of per-example gradients starts from, and its checks."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from implicitreg import _validate
+from implicitreg._failures import explained
+from implicitreg.gradstats._state import untouched
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.parameter import UninitializedParameter
 
 Loss = Callable[[Any, Tensor], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """n examples, and the named parameters (those with ``requires_grad``) that make up theta."""
+    """n examples, and the named parameters (those with ``requires_grad``) that make up theta.
+
+    ``numbers`` are the examples' places in the whole sample. A model that writes into its inputs gets copies.
+    """
 
     model: nn.Module
     loss: Loss
     inputs: Tensor
     targets: Tensor
     parameters: dict[str, Tensor]
+    numbers: Sequence[int]
+    written: bool = False
 
     @property
     def n(self) -> int:
@@ -47,51 +55,61 @@ class Sample:
     def device(self) -> torch.device:
         return self.theta[0].device
 
-    @property
-    def first(self) -> Sample:
-        """The first example alone."""
-        return self.part(slice(0, 1))
+    def part(self, rows: slice | list[int]) -> Sample:
+        """The same with these examples only; of a list, the inputs and targets are copies."""
+        inputs, targets = self.inputs[rows], self.targets[rows]
+        if self.written:
+            inputs, targets = inputs.clone(), targets.clone()
+        numbers = self.numbers[rows] if isinstance(rows, slice) else [self.numbers[i] for i in rows]
+        return Sample(self.model, self.loss, inputs, targets, self.parameters, numbers, self.written)
 
-    @property
-    def last(self) -> Sample:
-        """The last example alone."""
-        return self.part(slice(self.n - 1, None))
+    def parts(self, size: int) -> Iterator[Sample]:
+        """Chunks of at most so many examples, in order."""
+        return (self.part(rows) for rows in slices(self.n, size))
 
-    @property
-    def ends(self) -> Sample:
-        """The first and the last example, or the only one."""
-        return self.part(slice(None, None, self.n - 1)) if self.n > 1 else self
-
-    def part(self, rows: slice) -> Sample:
-        """The same with these examples only."""
-        return Sample(self.model, self.loss, self.inputs[rows], self.targets[rows], self.parameters)
+    def forward(self) -> tuple[Any, Tensor]:
+        """The outputs, and the loss of every example in one batch, (n,), which may still be no finite numbers."""
+        with explained(f"model or loss fails for inputs of shape {tuple(self.inputs.shape)} and dtype "
+                       f"{self.inputs.dtype}"):  # fmt: skip
+            outputs = self.model(self.inputs)
+            losses = self.loss(outputs, self.targets)
+        _check_losses(self, losses)
+        return outputs, losses
 
     def losses(self) -> Tensor:
         """The loss of every example in one batch: (n,)."""
-        return self.loss(self.model(self.inputs), self.targets)
+        losses = self.forward()[1]
+        check_finite("the loss", losses.detach(), self.numbers)
+        return losses
+
+
+@contextmanager
+def entered(
+    model: Any, loss: Any, inputs: Any, targets: Any, *, least: int = 2, verify: Any = True
+) -> Iterator[Sample]:
+    """The checked sample, with gradients on; the model and the generators are left as they were."""
+    if verify not in (True, False, "full"):
+        raise ValueError(f"verify = {verify!r}: expected True, False or 'full'")
+    sample = given(model, loss, inputs, targets, least=least)
+    with untouched([module for part in (model, loss) if isinstance(part, nn.Module) for module in part.modules()],
+                   sample.inputs, sample.targets), autograd(sample.device):  # fmt: skip
+        yield sample
 
 
 @contextmanager
 def autograd(device: torch.device) -> Iterator[None]:
-    """Gradients on, whatever the caller does, and no TF32: its three digits would drown a difference of gradients."""
+    """Gradients on, whatever the caller does; attention in the form that can be differentiated twice; and no TF32,
+    whose three digits would drown a difference of gradients."""
     backends = [torch.backends.cudnn, torch.backends.cuda.matmul] if device.type == "cuda" else []
     before = [backend.allow_tf32 for backend in backends]
     try:
         for backend in backends:
             backend.allow_tf32 = False
-        with torch.inference_mode(False), torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
             yield
     finally:
         for backend, allowed in zip(backends, before, strict=True):
             backend.allow_tf32 = allowed
-
-
-def checked(model: Any, loss: Any, inputs: Any, targets: Any, *, least: int = 2) -> Sample:
-    """The sample, whose examples do not interact, or an error that says what is wrong with it."""
-    sample = given(model, loss, inputs, targets, least=least)
-    with autograd(sample.device):
-        check_alone(tried(sample.ends), tried(sample.first), tried(sample.last))
-    return sample
 
 
 def given(model: Any, loss: Any, inputs: Any, targets: Any, *, least: int = 2) -> Sample:
@@ -100,52 +118,11 @@ def given(model: Any, loss: Any, inputs: Any, targets: Any, *, least: int = 2) -
         raise TypeError(f"model is a {type(model).__name__}: expected a torch.nn.Module")
     if not callable(loss):
         raise TypeError(f"loss = {loss!r}: expected a callable (outputs, targets) -> (n,) losses")
-    sample = Sample(model, loss, _rows("inputs", inputs), _rows("targets", targets), _trainable(model))
+    inputs, targets = _rows("inputs", inputs), _rows("targets", targets)
+    sample = Sample(model, loss, inputs, targets, _trainable(model), range(len(inputs)))
     _check_data(sample, least)
     _check_modules(model)
     return sample
-
-
-class Tried(NamedTuple):
-    """The losses of one or two examples, and the outputs, empty where they are not one row an example."""
-
-    losses: Tensor
-    outputs: Tensor
-
-
-def check_alone(ends: Tried, first: Tried, last: Tried) -> None:
-    """Two examples have the same losses in one batch of two and alone, or there is no loss of one example."""
-    losses, outputs = (torch.cat([one, other])[: len(both)] for one, other, both in zip(first, last, ends, strict=True))
-    eps, size = torch.finfo(losses.dtype).eps, float(outputs.abs().max()) if outputs.numel() else 1.0
-    rounding = 100 * eps * size  # which is all there is of a loss that is nearly zero
-    if not (_near(ends.outputs, outputs, 0.0) and _near(ends.losses, losses, rounding)):
-        raise ValueError(
-            f"the losses of two examples are {losses.tolist()} alone and {ends.losses.tolist()} in one batch: "
-            "expected equal numbers; something couples the examples (a statistic of the batch, a contrastive loss, a "
-            "division by the batch size) or is random (dropout, noise)"
-        )
-
-
-def _near(a: Tensor, b: Tensor, extra: float) -> bool:
-    """Half of the digits of the largest entry agree, up to ``extra``; what has not one shape is not compared."""
-    return (
-        a.shape != b.shape
-        or a.numel() == 0
-        or bool((a - b).abs().max() <= torch.finfo(b.dtype).eps ** 0.5 * b.abs().max() + extra)
-    )
-
-
-def tried(sample: Sample) -> Tried:
-    """The losses of a few examples, with the right shape and dtype, finite, and with a graph."""
-    try:
-        outputs = sample.model(sample.inputs)
-        losses = sample.loss(outputs, sample.targets)
-    except RuntimeError as error:
-        raise ValueError(f"model or loss fails for inputs of shape {tuple(sample.inputs.shape)} and dtype "
-                         f"{sample.inputs.dtype}: {error}") from error  # fmt: skip
-    _check_losses(sample, losses)
-    by_row = isinstance(outputs, Tensor) and outputs.ndim > 0 and len(outputs) == sample.n
-    return Tried(losses, outputs.detach() if by_row else losses.detach()[:0])
 
 
 def _check_losses(sample: Sample, losses: Any) -> None:
@@ -158,9 +135,6 @@ def _check_losses(sample: Sample, losses: Any) -> None:
         raise ValueError(f"loss returns dtype {losses.dtype} and model has {sample.dtype}: expected one dtype")
     if not losses.requires_grad:
         raise ValueError("loss does not depend on the parameters: expected differentiable torch operations")
-    for i, value in enumerate(losses.tolist()):
-        if not math.isfinite(value):
-            raise ValueError(f"the loss of example {i} of {sample.n} is {value}: expected finite numbers")
 
 
 def size_of_chunks(chunk_size: Any) -> int | None:
@@ -173,31 +147,39 @@ def slices(n: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, n)) for start in range(0, n, size)]
 
 
-def check_finite(name: str, values: Tensor) -> None:
-    """No NaN and no infinity in ``values``, whose first axis counts examples."""
+def check_finite(name: str, values: Tensor, numbers: Sequence[int] | None = None) -> None:
+    """No NaN and no infinity in ``values``, whose first axis counts examples, by default all."""
     if torch.isfinite(values.sum()):  # which is finite unless an entry is not, or it overflows; the cheaper look
         return
     bad = ~torch.isfinite(values).reshape(len(values), -1).all(1)
     if bad.any():
         i = int(bad.nonzero()[0])
-        raise ValueError(f"{name} of example {i} is not finite: expected finite numbers (inputs, parameters, loss)")
+        number = i if numbers is None else numbers[i]
+        raise ValueError(f"{name} of example {number} is not finite: expected finite numbers (inputs, parameters, "
+                         "loss)")  # fmt: skip
 
 
 def _rows(name: str, value: Any) -> Tensor:
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} is a {type(value).__name__}: expected a torch.Tensor with one row an example")
+    if value.layout != torch.strided or value.is_meta or value.is_quantized or value.is_nested:
+        raise ValueError(f"{name} has layout {value.layout} on {value.device}: expected a plain dense tensor")
     if value.ndim == 0 or value.numel() == 0:
         raise ValueError(f"{name} has shape {tuple(value.shape)}: expected a non-empty tensor with one row an example")
     if value.is_floating_point() and not torch.isfinite(value.sum()) and not torch.isfinite(value).all():
         raise ValueError(f"{name} has entries that are not finite: expected finite numbers")
-    return value.detach()
+    with torch.inference_mode(False):
+        return value.clone() if value.is_inference() else value.detach()
 
 
 def _trainable(model: nn.Module) -> dict[str, Tensor]:
-    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    named = dict(model.named_parameters())
+    for name, p in named.items():
+        _check_parameter(name, p)
+    parameters = {name: p for name, p in named.items() if p.requires_grad}
     if not parameters:
         raise ValueError("model has no parameters with requires_grad: expected at least one")
-    kinds = {(p.dtype, p.device) for p in model.parameters()}
+    kinds = {(p.dtype, p.device) for p in named.values()}
     if len(kinds) > 1:
         found = ", ".join(sorted(f"{dtype} on {device}" for dtype, device in kinds))
         raise ValueError(f"model has parameters of {found}: expected one dtype and one device")
@@ -207,6 +189,16 @@ def _trainable(model: nn.Module) -> dict[str, Tensor]:
     if torch.is_autocast_enabled(device.type):
         raise ValueError("autocast is enabled: expected one precision, leave torch.autocast before the call")
     return parameters
+
+
+def _check_parameter(name: str, p: Tensor) -> None:
+    if isinstance(p, UninitializedParameter) or p.is_meta or p.layout != torch.strided:
+        raise ValueError(f"model.{name} holds no dense numbers yet: expected an initialised model on a real device")
+    if p.is_inference():
+        raise ValueError(f"model.{name} was made in inference mode: expected a parameter that can be differentiated")
+    if p._backward_hooks:
+        raise ValueError(f"model.{name} has a hook on its gradient, so that what autograd returns is not the gradient "
+                         "of the loss: expected none; to mask a parameter, multiply it in forward")  # fmt: skip
 
 
 def _check_data(sample: Sample, least: int) -> None:
@@ -222,7 +214,7 @@ def _check_data(sample: Sample, least: int) -> None:
 
 
 def _check_modules(model: nn.Module) -> None:
-    """Refuse what is known to couple the examples, or to draw random numbers."""
+    """Refuse what is known to couple the examples, to draw random numbers, or to have no dense gradient."""
     for name, module in model.named_modules():
         what = f"model.{name}, {type(module).__name__}," if name else f"model, {type(module).__name__},"
         if isinstance(module, _BatchNorm) and (module.training or module.running_mean is None):
@@ -234,3 +226,5 @@ def _check_modules(model: nn.Module) -> None:
         if isinstance(module, _DropoutNd) and module.training and module.p > 0:
             raise ValueError(f"{what} draws a new mask at every call (p = {module.p:g}), and the masks' variance "
                              "would be counted as the examples': expected eval() mode, or a fixed mask")  # fmt: skip
+        if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.sparse:
+            raise ValueError(f"{what} has sparse gradients: expected sparse=False, which gives the same numbers")

@@ -56,7 +56,7 @@ def from_gram(K: Any) -> GramMoments:
     Parameters
     ----------
     K : Tensor or array_like (n, n)
-        Symmetric, n >= 4.
+        Symmetric and positive semidefinite up to rounding, n >= 4.
 
     Returns
     -------
@@ -66,14 +66,15 @@ def from_gram(K: Any) -> GramMoments:
     Raises
     ------
     ValueError
-        If K is not a finite symmetric (n, n) matrix with n >= 4.
+        If K is not a finite symmetric positive semidefinite (n, n) matrix with n >= 4.
     TypeError
         If K is not numeric.
 
     Notes
     -----
     The last two of these do not change when a constant vector is added to all gradients, and are computed from
-    :math:`K` centred, so that a large mean costs no digits.
+    :math:`K` centred, so that a large mean costs no digits. An eigenvalue of K down to :math:`-10\,n\,\epsilon` times
+    its largest entry counts as zero, with the :math:`\epsilon` of its dtype.
 
     References
     ----------
@@ -122,9 +123,9 @@ def two_halves(g_B: Tensor, g_C: Tensor, n: int) -> Tensor:
     Raises
     ------
     ValueError
-        If the gradients are not finite vectors of one shape, or n is odd or less than 2.
+        If the gradients are not finite vectors of one shape, dtype and device, or n is odd or less than 2.
     TypeError
-        If the gradients are no tensors, or n is no integer.
+        If the gradients are no tensors of floats, or n is no integer.
 
     Examples
     --------
@@ -134,6 +135,11 @@ def two_halves(g_B: Tensor, g_C: Tensor, n: int) -> Tensor:
     for name, g in (("g_B", g_B), ("g_C", g_C)):
         if not isinstance(g, Tensor):
             raise TypeError(f"{name} is a {type(g).__name__}: expected a torch.Tensor")
+        if not g.is_floating_point():
+            raise TypeError(f"{name} has dtype {g.dtype}: expected real floating-point numbers")
+        if g.layout != torch.strided or g.is_meta or (g.dtype, g.device) != (g_B.dtype, g_B.device):
+            raise ValueError(f"{name} has dtype {g.dtype}, layout {g.layout}, on {g.device}: expected dense numbers, "
+                             "of the other's dtype and device")  # fmt: skip
         if g.ndim != 1 or g.shape != g_B.shape or g.numel() == 0 or not torch.isfinite(g).all():
             raise ValueError(f"{name} has shape {tuple(g.shape)}: expected a finite vector as long as the other's")
     if _validate.integer("n", n, low=2) % 2:
@@ -148,7 +154,7 @@ def _centred(K: Tensor) -> tuple[Tensor, Tensor]:
     trace, Q = K.trace() / (n - 1), (K.diagonal() ** 2).sum() / (n - 1)
     trace_S2 = (K**2).sum() / (n - 1) ** 2
     factor = (n - 1) / (n * (n - 2) * (n - 3))
-    return trace, factor * ((n - 1) * (n - 2) * trace_S2 + trace**2 - n * Q)
+    return trace.clamp(min=0), factor * ((n - 1) * (n - 2) * trace_S2 + trace**2 - n * Q)
 
 
 def _gram_matrix(K: Any) -> tuple[Tensor, torch.dtype]:
@@ -156,6 +162,8 @@ def _gram_matrix(K: Any) -> tuple[Tensor, torch.dtype]:
         K = torch.from_numpy(_validate.matrix("K", K))
     if K.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"K has dtype {K.dtype}: expected torch.float32 or torch.float64")
+    if K.layout != torch.strided or K.is_meta:
+        raise ValueError(f"K has layout {K.layout} on {K.device}: expected a dense matrix")
     if K.ndim != 2 or len(K) != K.shape[1] or len(K) < 4:
         raise ValueError(f"K has shape {tuple(K.shape)}: expected (n, n) with n >= 4")
     if not torch.isfinite(K).all():
@@ -163,4 +171,14 @@ def _gram_matrix(K: Any) -> tuple[Tensor, torch.dtype]:
     asymmetry = float((K - K.T).abs().max())
     if asymmetry > torch.finfo(K.dtype).eps ** 0.5 * float(K.abs().max()):
         raise ValueError(f"K differs from its transpose by {asymmetry:.1e}: expected a symmetric matrix")
+    _check_semidefinite(K.detach().double(), 10 * len(K) * torch.finfo(K.dtype).eps)
     return K.detach().double(), K.dtype
+
+
+def _check_semidefinite(K: Tensor, rounding: float) -> None:
+    """No eigenvalue below minus the rounding, relative to the largest entry."""
+    scale = K.abs().max()
+    if scale == 0 or torch.linalg.cholesky_ex(K / scale + rounding * torch.eye(len(K)).to(K)).info == 0:
+        return
+    smallest = float(torch.linalg.eigvalsh(K)[0])
+    raise ValueError(f"K has the eigenvalue {smallest:.3g}: expected a Gram matrix, which is positive semidefinite")

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 import torch
-from implicitreg.gradstats._ghost import Ghost, ghost
-from implicitreg.gradstats._rows import Rows, rows
-from implicitreg.gradstats._sample import Loss, Sample, autograd, check_finite, checked, given, size_of_chunks, slices
+from implicitreg.gradstats._calls import Unfit
+from implicitreg.gradstats._copy import copied
+from implicitreg.gradstats._ghost import Ghost
+from implicitreg.gradstats._rows import Loop, Vectorised
+from implicitreg.gradstats._sample import Loss, Sample, check_finite, entered, size_of_chunks
 from implicitreg.gradstats.results import CurvatureMoments, GradientMoments
 from torch import Tensor, nn
 
 __all__ = ["curvature", "grad_trace", "gram", "moments", "per_example"]
 
+Verify = bool | Literal["full"]
+
 
 def moments(
-    model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor, *, chunk_size: int | None = None
+    model: nn.Module,
+    loss: Loss,
+    inputs: Tensor,
+    targets: Tensor,
+    *,
+    chunk_size: int | None = None,
+    verify: Verify = True,
 ) -> GradientMoments:
     r"""Mean gradient, and unbiased estimates of the squared norm of its expectation and of its variance.
 
@@ -36,6 +48,8 @@ def moments(
         On the model's device, in its dtype or integers.
     chunk_size : int, optional
         Examples in memory at a time; by default 1000, 100 for images, fewer where activations or rows are large.
+    verify : bool or "full"
+        How many examples are computed twice: at most 64, all, or one; see `implicitreg.gradstats`.
 
     Returns
     -------
@@ -45,8 +59,9 @@ def moments(
     Raises
     ------
     ValueError
-        If there are fewer than two examples; the losses are not (n,), not finite, or not those of the examples alone;
-        a gradient is not finite; dtypes or devices differ.
+        If there are fewer than two examples; the losses are not (n,), not finite, not those of the examples in other
+        company, or depend on chance; a gradient is not finite or has no rule in torch; dtypes or devices differ; a
+        parameter has a hook.
     TypeError
         If an argument is not of these types.
 
@@ -74,17 +89,22 @@ def moments(
     ([2.0, 0.0], 2.0, 3.0)
     """
     size = size_of_chunks(chunk_size)
-    sample = given(model, loss, inputs, targets)
-    with autograd(sample.device):
-        mean, squares, centred = _method(sample).moments(size)
+    with entered(model, loss, inputs, targets, verify=verify) as sample:
+        mean, squares, centred = computed("moments", sample, size, verify)
     check_finite("the gradient", squares)
-    n, trace = sample.n, centred / (sample.n - 1)
+    n, trace = sample.n, centred.clamp(min=0) / (sample.n - 1)
     sq_norm = torch.linalg.vector_norm(mean, dtype=torch.float64) ** 2 - trace / n
     return GradientMoments(*(value.to(sample.dtype) for value in (mean, sq_norm, trace)), n)
 
 
 def grad_trace(
-    model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor, *, chunk_size: int | None = None
+    model: nn.Module,
+    loss: Loss,
+    inputs: Tensor,
+    targets: Tensor,
+    *,
+    chunk_size: int | None = None,
+    verify: Verify = True,
 ) -> Tensor:
     r"""Gradient with respect to the parameters of the trace of the sample covariance of the gradients.
 
@@ -102,6 +122,8 @@ def grad_trace(
         On the model's device, in its dtype or integers.
     chunk_size : int, optional
         Examples in memory at a time; by default 1000, 100 for images, fewer where activations or rows are large.
+    verify : bool or "full"
+        How many examples are computed twice: at most 64, all, or one; see `implicitreg.gradstats`.
 
     Returns
     -------
@@ -110,8 +132,9 @@ def grad_trace(
     Raises
     ------
     ValueError
-        If there are fewer than two examples; the losses are not (n,), not finite, or not those of the examples alone;
-        a gradient is not finite; dtypes or devices differ;
+        If there are fewer than two examples; the losses are not (n,), not finite, not those of the examples in other
+        company, or depend on chance; a gradient is not finite or has no rule in torch; dtypes or devices differ; a
+        parameter has a hook;
         the model uses weight_norm, which torch 2.13 differentiates twice wrongly.
     TypeError
         If an argument is not of these types.
@@ -137,14 +160,21 @@ def grad_trace(
     64.0
     """
     size = size_of_chunks(chunk_size)
-    sample = given(model, loss, inputs, targets)
-    with autograd(sample.device):
-        pulled = _method(sample).pull(size)
+    with entered(model, loss, inputs, targets, verify=verify) as sample:
+        pulled = computed("pull", sample, size, verify)
     check_finite("the gradient of tr S, entry", pulled)
     return 2 / (sample.n - 1) * pulled.detach()
 
 
-def gram(model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor, *, chunk_size: int | None = None) -> Tensor:
+def gram(
+    model: nn.Module,
+    loss: Loss,
+    inputs: Tensor,
+    targets: Tensor,
+    *,
+    chunk_size: int | None = None,
+    verify: Verify = True,
+) -> Tensor:
     r"""All inner products of per-example gradients.
 
     .. math:: K_{ij} = g_i \cdot g_j.
@@ -159,6 +189,8 @@ def gram(model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor, *, chunk
         On the model's device, in its dtype or integers.
     chunk_size : int, optional
         Examples in memory at a time; by default 1000, 100 for images, fewer where activations or rows are large.
+    verify : bool or "full"
+        How many examples are computed twice: at most 64, all, or one; see `implicitreg.gradstats`.
 
     Returns
     -------
@@ -168,8 +200,9 @@ def gram(model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor, *, chunk
     Raises
     ------
     ValueError
-        If there are fewer than two examples; the losses are not (n,), not finite, or not those of the examples alone;
-        a gradient is not finite; dtypes or devices differ.
+        If there are fewer than two examples; the losses are not (n,), not finite, not those of the examples in other
+        company, or depend on chance; a gradient is not finite or has no rule in torch; dtypes or devices differ; a
+        parameter has a hook.
     TypeError
         If an argument is not of these types.
 
@@ -190,14 +223,13 @@ def gram(model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor, *, chunk
     [[1.0, 3.0], [3.0, 9.0]]
     """
     size = size_of_chunks(chunk_size)
-    sample = given(model, loss, inputs, targets)
-    with autograd(sample.device):
-        K = _method(sample).gram(size).detach()
+    with entered(model, loss, inputs, targets, verify=verify) as sample:
+        K = computed("gram", sample, size, verify).detach()
     check_finite("the row of the Gram matrix", K)
     return K
 
 
-def per_example(model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor) -> Tensor:
+def per_example(model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor, *, verify: Verify = True) -> Tensor:
     r"""Every gradient, for who needs the rows.
 
     .. math:: g_i = \partial\, \ell_i(\theta).
@@ -210,6 +242,8 @@ def per_example(model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor) -
         ``loss(outputs, targets)`` gives the losses (n,), say ``partial(cross_entropy, reduction="none")``.
     inputs, targets : Tensor (n, ...)
         On the model's device, in its dtype or integers.
+    verify : bool or "full"
+        How many examples are computed twice: at most 64, all, or one; see `implicitreg.gradstats`.
 
     Returns
     -------
@@ -218,8 +252,9 @@ def per_example(model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor) -
     Raises
     ------
     ValueError
-        If there are fewer than one examples; the losses are not (n,), not finite, or not those of the examples alone;
-        a gradient is not finite; dtypes or devices differ.
+        If there is no example; the losses are not (n,), not finite, not those of the examples in other
+        company, or depend on chance; a gradient is not finite or has no rule in torch; dtypes or devices differ; a
+        parameter has a hook.
     TypeError
         If an argument is not of these types.
 
@@ -233,14 +268,15 @@ def per_example(model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor) -
     >>> per_example(model, outputs, x, x).tolist()
     [[1.0, 0.0], [3.0, 0.0]]
     """
-    sample = checked(model, loss, inputs, targets, least=1)
-    with autograd(sample.device):
-        g = rows(sample).all()
+    with entered(model, loss, inputs, targets, least=1, verify=verify) as sample:
+        g = computed("per_example", sample, None, verify)
     check_finite("the gradient", g)
     return g
 
 
-def curvature(model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor) -> CurvatureMoments:
+def curvature(
+    model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor, *, verify: Verify = True
+) -> CurvatureMoments:
     r"""Unbiased estimates of three moments that join gradients and Hessians.
 
     With :math:`c_i = g_i - \bar g`, and :math:`S` with 1/(n-1),
@@ -262,6 +298,8 @@ def curvature(model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor) -> 
         ``loss(outputs, targets)`` gives the losses (n,), say ``partial(cross_entropy, reduction="none")``.
     inputs, targets : Tensor (n, ...)
         On the model's device, in its dtype or integers.
+    verify : bool or "full"
+        How many examples are computed twice: at most 64, all, or one; see `implicitreg.gradstats`.
 
     Returns
     -------
@@ -271,8 +309,9 @@ def curvature(model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor) -> 
     Raises
     ------
     ValueError
-        If there are fewer than three examples; the losses are not (n,), not finite, or not those of the examples alone;
-        a gradient is not finite; dtypes or devices differ;
+        If there are fewer than three examples; the losses are not (n,), not finite, not those of the examples in other
+        company, or depend on chance; a gradient is not finite or has no rule in torch; dtypes or devices differ; a
+        parameter has a hook;
         the model uses weight_norm, which torch 2.13 differentiates twice wrongly.
     TypeError
         If an argument is not of these types.
@@ -298,39 +337,24 @@ def curvature(model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor) -> 
     >>> [round(abs(value.item()), 12) for value in (c.kappa3, c.trace_H_Sigma, c.G_grad_trace)]
     [0.0, 2.0, 4.0]
     """
-    sample = checked(model, loss, inputs, targets, least=3)
+    with entered(model, loss, inputs, targets, least=3, verify=verify) as sample:
+        mean, pulled, along, trace_hS = computed("curvature", sample, None, verify)
     n = sample.n
-    with autograd(sample.device):
-        method = rows(sample)
-        g = method.all()
-        check_finite("the gradient", g)
-        mean, centred = g.mean(0), g - g.mean(0)
-        parts = list(method.parts())
-        chunks = centred.split([part.n for part in parts])
-        products = torch.cat([method.products(part, c) for part, c in zip(parts, chunks, strict=True)])
-        trace_hS = _quadratic(sample, centred) / (n - 1)
-    check_finite("the Hessian", products)
-    kappa3 = n / ((n - 1) * (n - 2)) * ((products * centred).sum() - (n - 1) * trace_hS)
-    G_grad_trace = 2 / (n - 1) * mean @ products.sum(0) - 2 / n * kappa3
+    kappa3 = n / ((n - 1) * (n - 2)) * (along - (n - 1) * trace_hS)
+    G_grad_trace = 2 / (n - 1) * mean @ pulled - 2 / n * kappa3
     return CurvatureMoments(kappa3, trace_hS - kappa3 / n, G_grad_trace)
 
 
-def _method(sample: Sample) -> Ghost | Rows:
-    return ghost(sample) or rows(sample)
-
-
-def _quadratic(sample: Sample, V: Tensor) -> Tensor:
-    """The sum over the rows v of v . hbar v, by one product with the Hessian for each of min(n, p) vectors."""
-    if len(V) > V.shape[1]:
-        V = torch.linalg.qr(V, mode="r").R  # V'V is the same
-    total = V.new_zeros(())
-    for chunk in slices(sample.n, 1000):
-        part = sample.part(chunk)
-        parts = torch.autograd.grad(part.losses().sum(), part.theta, create_graph=True, materialize_grads=True)
-        g = torch.cat([piece.reshape(-1) for piece in parts])
-        if not g.requires_grad:
-            continue
-        for v in V:
-            hv = torch.autograd.grad(g @ v, part.theta, retain_graph=True, materialize_grads=True)
-            total += v @ torch.cat([piece.reshape(-1) for piece in hv])
-    return total / sample.n
+def computed(statistic: str, sample: Sample, size: int | None, verify: Verify) -> Any:
+    """The statistic by the first method that fits, of a sample whose examples do not interact."""
+    copy = copied(sample, verify)
+    if hasattr(Ghost, statistic):
+        try:
+            return getattr(Ghost(copy), statistic)(size)
+        except Unfit:
+            pass
+    copy.check_together()
+    try:
+        return getattr(Vectorised(copy), statistic)(size)
+    except Unfit:
+        return getattr(Loop(copy), statistic)(size)

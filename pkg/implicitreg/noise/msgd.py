@@ -37,6 +37,7 @@ from typing import Any
 import numpy as np
 from implicitreg import _validate, gradstats
 from implicitreg._torch import torch
+from implicitreg.gradstats._copy import check_examples
 from implicitreg.noise import sampling
 from implicitreg.training import History, run
 from implicitreg.training._loop import Loss, Schedule
@@ -227,7 +228,8 @@ def train(
     weights, and `torch.nn.parallel.DistributedDataParallel` sums the gradients. All processes get the same history; the
     first one writes the checkpoint. The kinds ``gld_iso`` and ``gld_diag`` run in one process.
 
-    These two kinds compute in the parameters' dtype, and need examples that do not interact (`implicitreg.gradstats`).
+    These two kinds compute in the parameters' dtype, and need examples that do not interact (`implicitreg.gradstats`),
+    which is looked at in step 0.
 
     References
     ----------
@@ -272,13 +274,13 @@ class _Langevin:
     chunk: int | None
 
     def __call__(self, model: nn.Module, loss: Loss, x: Tensor, y: Tensor, step: int) -> Tensor:
-        n = len(x)
+        n, verify = len(x), step == 0
         if self.kind == "gld_iso":
             chunk = self.chunk or (None if x.is_cpu else ON_CUDA)
-            m = gradstats.moments(model, loss, x, y, chunk_size=chunk)
+            m = gradstats.moments(model, loss, x, y, chunk_size=chunk, verify=verify)
             mean, variance = m.mean, (n - 1) / n * m.trace / (self.b * len(m.mean))
         else:
-            mean, second = _diagonal(model, loss, x, y)
+            mean, second = _diagonal(model, loss, x, y, verify)
             variance = (second - mean.square()).clamp_(min=0).to(x.dtype) / self.b
             mean = mean.to(x.dtype)
         raw = _generator(self.seed, step, stream=2).integers(2**63)
@@ -287,13 +289,15 @@ class _Langevin:
         return mean + variance.sqrt() * epsilon
 
 
-def _diagonal(model: nn.Module, loss: Loss, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def _diagonal(model: nn.Module, loss: Loss, x: Tensor, y: Tensor, verify: bool) -> tuple[Tensor, Tensor]:
     """Means of the per-example gradients and of their squares, in float64."""
     p = sum(theta.numel() for theta in model.parameters() if theta.requires_grad)
     first, second = (torch.zeros(p, dtype=torch.float64, device=x.device) for _ in range(2))
     size = max(1, ROWS // p)
-    for start in range(0, len(x), size):
-        g = gradstats.per_example(model, loss, x[start : start + size], y[start : start + size]).double()
+    if verify:
+        check_examples(model, loss, x, y)
+    for inputs, targets in zip(x.split(size), y.split(size), strict=True):
+        g = gradstats.per_example(model, loss, inputs, targets, verify=False).double()
         first += g.sum(0)
         second += g.square().sum(0)
     return first / len(x), second / len(x)

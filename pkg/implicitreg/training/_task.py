@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from implicitreg import _validate
+from implicitreg._failures import explained
 from implicitreg.training._data import Data
 from implicitreg.training._processes import Processes, apart
 from torch import Tensor, nn
@@ -131,14 +132,19 @@ class Task:
         return {f"{name}_loss": loss, f"{name}_accuracy": right} if classes else {f"{name}_loss": loss}
 
     def try_one(self, cross_entropy: bool) -> None:
-        """The loss of one example is a number; classes are those that the model has outputs for."""
-        with evaluating(self.model), torch.no_grad():
+        """The loss of one example is a number that depends on the parameters; classes are those that the model has
+        outputs for."""
+        with evaluating(self.model), torch.enable_grad():
             x, y = self.train.take(slice(0, 1))
-            outputs = self.outputs(self.model, x)
+            with explained(f"model fails for inputs of shape {tuple(x.shape)} and dtype {x.dtype}"):
+                outputs = self.outputs(self.model, x)
             for name, data in (("train", self.train), ("test", self.test)):
                 if cross_entropy and data is not None:
                     _check_classes(name, data, outputs)
-            self.losses(outputs, y)
+            with explained(f"loss fails for targets of shape {tuple(y.shape)} and dtype {y.dtype}"):
+                losses = self.losses(outputs, y)
+            if not losses.requires_grad:
+                raise ValueError("loss does not depend on the parameters: expected differentiable torch operations")
 
 
 @contextmanager

@@ -16,12 +16,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from implicitreg import _validate, gradstats
 from implicitreg._brief import brief
+from implicitreg._failures import explained
 from implicitreg._torch import torch
+from implicitreg.gradstats._copy import check_examples
+from implicitreg.gradstats._sample import autograd
 from implicitreg.problems import FiniteProblem
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
@@ -102,8 +105,9 @@ def regularizer(problem: FiniteProblem, eta: float | ArrayLike, N: int, theta: A
 
 
 def gdc_penalty(
-    model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor, eta: float, *, chunk_size: int | None = None
-) -> Tensor:
+    model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor, eta: float, *, chunk_size: int | None = None,
+    verify: bool | Literal["full"] = True,
+) -> Tensor:  # fmt: skip
     r"""The regularizer of a training set, to be added to its mean loss.
 
     .. math::
@@ -126,6 +130,8 @@ def gdc_penalty(
         The step size of the descent, positive.
     chunk_size : int, optional
         Examples in memory at a time, as in `implicitreg.gradstats.moments`.
+    verify : bool or "full"
+        How far to look for examples that interact, as there; False for all steps of a run but the first.
 
     Returns
     -------
@@ -168,7 +174,9 @@ def gdc_penalty(
     """
     eta = _validate.number("eta", eta, above=0)
     wanted = torch.is_grad_enabled()
-    value, gradient = _value_and_gradient(model, loss, inputs, targets, chunk_size, wanted)
+    how = {"chunk_size": chunk_size, "verify": verify}
+    value = gradstats.moments(model, loss, inputs, targets, **how).trace
+    gradient = gradstats.grad_trace(model, loss, inputs, targets, **how) if wanted else None
     beta = eta * (len(inputs) - 1) / (4 * len(inputs))
     return _WithGradient.apply(beta * value, beta * gradient if wanted else None, *_parameters(model))
 
@@ -226,9 +234,9 @@ def half_split_penalty(model: nn.Module, loss: Loss, inputs: Tensor, targets: Te
     """
     eta = _validate.number("eta", eta, above=0)
     N = _even(inputs, targets)
-    gradstats.per_example(model, loss, inputs[[0, -1]], targets[[0, -1]])  # refuses what is no loss of one example
+    check_examples(model, loss, inputs, targets)
     theta, beta = _parameters(model), eta * (N - 1) / (4 * N)
-    with torch.enable_grad():
+    with autograd(inputs.device), explained("torch cannot differentiate the losses"):
         a = _mean_gradient(model, loss, inputs[: N // 2], targets[: N // 2])
         b = _mean_gradient(model, loss, inputs[N // 2 :], targets[N // 2 :])
         product = a @ (a - b).detach()
@@ -253,14 +261,6 @@ class _WithGradient(torch.autograd.Function):
         return None, None, *(piece.view(shape) for piece, shape in zip(pieces, ctx.shapes, strict=True))
 
 
-def _value_and_gradient(
-    model: nn.Module, loss: Loss, x: Tensor, y: Tensor, chunk_size: int | None, gradient: bool
-) -> tuple[Tensor, Tensor | None]:
-    """tr S, and its gradient where that is wanted."""
-    trace = gradstats.moments(model, loss, x, y, chunk_size=chunk_size).trace
-    return trace, gradstats.grad_trace(model, loss, x, y, chunk_size=chunk_size) if gradient else None
-
-
 def _even(inputs: Tensor, targets: Tensor) -> int:
     """The number of rows, which is even."""
     for name, value in (("inputs", inputs), ("targets", targets)):
@@ -277,7 +277,7 @@ def _parameters(model: nn.Module) -> list[Tensor]:
 
 
 def _mean_gradient(model: nn.Module, loss: Loss, x: Tensor, y: Tensor) -> Tensor:
-    mean = loss(model(x), y).mean()
+    mean = loss(model(x.clone()), y).mean()
     return _flat(torch.autograd.grad(mean, _parameters(model), create_graph=True, materialize_grads=True))
 
 

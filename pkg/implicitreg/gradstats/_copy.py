@@ -1,0 +1,177 @@
+"""Some of the examples once more, in another order and in other company: what tells whether examples interact."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import accumulate, cycle, pairwise
+from typing import Any
+
+import torch
+from implicitreg.gradstats._calls import Pass, backward, in_layout, plain_layers, recorded, recording
+from implicitreg.gradstats._layers import Layer
+from implicitreg.gradstats._sample import Sample, check_finite, entered
+from torch import Tensor
+
+EXAMPLES = 64  # in a copy
+FEW = 32  # up to here all come alone
+ALONE, SIZES = 10, (18, 36)  # so many of more do, and the others come in parts of these sizes
+BATCH = 256  # examples at a time where the copy is compared with a batch of its own
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What a forward pass shows of some examples; the first axis counts them.
+
+    ``outputs`` and ``marks``, one combination of the inputs of every layer, are None where there is not one row an
+    example.
+    """
+
+    losses: Tensor
+    outputs: Tensor | None
+    marks: Tensor | None
+
+    def at(self, rows: Any) -> Seen:
+        return Seen(*(None if value is None else value[rows] for value in (self.losses, self.outputs, self.marks)))
+
+
+@dataclass(frozen=True, eq=False)
+class Copy:
+    """Examples of a sample (their numbers, in order), and what was seen of them.
+
+    ``layers`` are those that were called, with the shapes of one example's inputs and outputs, or None where that
+    differed between the parts; ``pair`` are two examples, or the only one, for the loop, and ``losses`` those of each
+    alone; ``verified`` says whether the call asks for it.
+    """
+
+    sample: Sample
+    numbers: list[int]
+    seen: Seen
+    layers: list[tuple[Layer, torch.Size, torch.Size]] | None
+    pair: list[int]
+    losses: list[Tensor]
+    verified: bool
+
+    def agrees(self, other: Pass) -> bool:
+        """Whether the layers saw the same of a chunk's examples; an error where the losses are others."""
+        first, last = other.part.numbers[0], other.part.numbers[-1]
+        here = slice(bisect_left(self.numbers, first), bisect_right(self.numbers, last))
+        rows = [number - first for number in self.numbers[here]]
+        if not rows:
+            return True
+        ours, theirs = seen(other, rows), self.seen.at(here)
+        check_alone(self.numbers[here], ours, theirs)
+        return ours.marks is not None and theirs.marks is not None and _near(ours.marks, theirs.marks)
+
+    def check_together(self) -> None:
+        """An error where the losses of these examples are others in a batch of theirs."""
+        for start in range(0, len(self.numbers), BATCH):
+            here = slice(start, start + BATCH)
+            check_alone(self.numbers[here], seen(recorded(self.sample.part(self.numbers[here]), [])),
+                        self.seen.at(here))  # fmt: skip
+
+    def gradient(self, k: int, create_graph: bool = False) -> tuple[Tensor, ...]:
+        """That of the pair's k-th by every parameter, from a pass of one example."""
+        how = {"retain_graph": True, "create_graph": create_graph, "materialize_grads": True}
+        return backward(self.losses[k], self.sample.theta, **how)
+
+
+def copied(sample: Sample, verify: bool | str) -> Copy:
+    """A copy of at most ``EXAMPLES`` examples, of all with "full", and of one without ``verify``.
+
+    The first of them come alone, the others in the order of the sums of their inputs, so that the parts are no small
+    images of the whole.
+    """
+    order = torch.randperm(sample.n, generator=torch.Generator().manual_seed(0)).tolist()
+    order = order[: {True: EXAMPLES, False: 1, "full": sample.n}[verify]]
+    if len(order) > ALONE:
+        sums = sample.inputs[order[ALONE:]].flatten(1).sum(1).tolist()
+        order[ALONE:] = [i for _, i in sorted(zip(sums, order[ALONE:], strict=True))]
+    layers = plain_layers(sample.model)
+    whole, parts, signatures, losses = in_layout(sample.part(order), layers), [], [], []
+    with recording(layers) as calls:
+        for start, stop in pairwise(accumulate(sizes(len(order)), initial=0)):
+            part = whole.part(slice(start, stop))
+            one = Pass(part, *part.forward(), calls.copy())
+            calls.clear()
+            parts.append(seen(one))
+            signatures.append(one.signature)
+            losses += [one.losses[0]] if stop <= 2 else []
+    shown = _joined(parts)
+    check_finite("the loss", shown.losses, order)
+    back = sorted(range(len(order)), key=order.__getitem__)
+    return Copy(
+        replace(sample, written=whole.inputs._version + whole.targets._version > 0),
+        sorted(order),
+        shown.at(back),
+        signatures[0] if all(other == signatures[0] for other in signatures) else None,
+        order[:2],
+        losses,
+        bool(verify),
+    )
+
+
+def check_examples(model: Any, loss: Any, inputs: Any, targets: Any, *, least: int = 1) -> None:
+    """An error where the arguments are no sample of examples that do not interact."""
+    with entered(model, loss, inputs, targets, least=least) as sample:
+        copied(sample, verify=True).check_together()
+
+
+def sizes(k: int) -> list[int]:
+    """Of the parts into which k examples are cut."""
+    alone = k if k <= FEW else ALONE
+    found, rest, pattern = [1] * alone, k - alone, cycle(SIZES)
+    while rest:
+        found.append(min(rest, next(pattern)))
+        rest -= found[-1]
+    return found
+
+
+def seen(one: Pass, rows: Any = slice(None)) -> Seen:
+    """What a pass shows of these rows."""
+    outputs = one.outputs
+    by_row = isinstance(outputs, Tensor) and outputs.is_floating_point() and outputs.shape[:1] == (one.part.n,)
+    marks = torch.stack([_mark(call.a.detach()[rows]) for call in one.calls], 1) if one.signature else None
+    return Seen(one.losses.detach()[rows], outputs.detach()[rows] if by_row and outputs.numel() else None, marks)
+
+
+def check_alone(numbers: list[int], batch: Seen, alone: Seen) -> None:
+    """The same outputs and losses in two companies, or there is no loss of one example."""
+    size, same = 1.0, True
+    if batch.outputs is not None and alone.outputs is not None and batch.outputs.shape == alone.outputs.shape:
+        size, same = alone.outputs.abs().max(), _near(batch.outputs.flatten(), alone.outputs.flatten())
+    rounding = 100 * torch.finfo(alone.losses.dtype).eps * size  # which is all there is of a loss that is nearly zero
+    if not (same and _near(batch.losses, alone.losses, rounding)):
+        k = int((batch.losses - alone.losses).abs().argmax())
+        raise ValueError(
+            f"the loss of example {numbers[k]} is {float(batch.losses[k]):.6g} in one batch and "
+            f"{float(alone.losses[k]):.6g} in another: expected equal numbers; something couples the examples (a "
+            "statistic of the batch, a contrastive loss, a division by the batch size) or is random (dropout, noise)"
+        )
+
+
+def _near(a: Tensor, b: Tensor, extra: float | Tensor = 0.0) -> bool:
+    """Half of the digits of the largest entry of every column agree, up to ``extra``."""
+    return bool(((a - b).abs().amax(0) <= torch.finfo(b.dtype).eps ** 0.5 * b.abs().amax(0) + extra).all())
+
+
+def _joined(parts: list[Seen]) -> Seen:
+    """One behind the other; what has another shape in another part is left out."""
+
+    def joined(values: list[Tensor | None]) -> Tensor | None:
+        alike = all(value is not None for value in values) and len({value.shape[1:] for value in values}) == 1
+        return torch.cat(values) if alike else None
+
+    return Seen(*(joined([getattr(part, name) for part in parts]) for name in ("losses", "outputs", "marks")))
+
+
+def _mark(a: Tensor) -> Tensor:
+    """A combination of the entries of every row, which tells rows apart: (k,)."""
+    a = a.flatten(1)
+    return a @ _weights(a.shape[1], a.dtype, a.device)
+
+
+@lru_cache(maxsize=16)
+def _weights(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.arange(1, size + 1, dtype=dtype, device=device).sin_()

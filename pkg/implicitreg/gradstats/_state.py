@@ -1,0 +1,117 @@
+"""What a forward pass may change in a model, and the generators it may draw from: compared, and put back."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+Source = tuple[Callable[[], Any], Callable[[Any], Any]]  # get a generator's state, set it
+
+
+@contextmanager
+def untouched(modules: list[nn.Module], *data: Tensor) -> Iterator[None]:
+    """Parameters, buffers, attributes and generators are left as they were, and an error says what had changed."""
+    before, versions = _State(modules, data[0].device), [tensor._version for tensor in data]
+    error = None
+    try:
+        yield
+    except (ValueError, TypeError) as raised:
+        error = raised
+    finally:
+        reason = before.restored()
+    if not reason and [tensor._version for tensor in data] != versions:
+        reason = "model or loss writes into its inputs or targets for some examples only: expected it to work on a copy"
+    if reason:
+        raise ValueError(reason) from error
+    if error is not None:
+        raise error
+
+
+class _State:
+    """The state before a call."""
+
+    def __init__(self, modules: list[nn.Module], device: torch.device) -> None:
+        own = [module for module in modules if not type(module).__module__.startswith("torch.")]
+        self.attributes = [(vars(module), dict(vars(module))) for module in own]
+        registries = [registry for module in modules for registry in (module._parameters, module._buffers)]
+        self.registered = [(registry, dict(registry.items())) for registry in registries]
+        found = {id(tensor): (name, tensor) for _, held in self.registered for name, tensor in held.items()
+                 if tensor is not None}  # fmt: skip
+        self.tensors = [(name, tensor, tensor.detach().clone()) for name, tensor in found.values()]
+        self.sources = [(get, put, get()) for get, put in _sources(own, device)]
+
+    def restored(self) -> str:
+        """Put everything back; what had changed, in words."""
+        drawn = [put(state) for get, put, state in self.sources if not _same(get(), state)]
+        changed = self._tensors() | self._registered()
+        for attributes, held in self.attributes:
+            if attributes.keys() != held.keys() or any(attributes[name] is not held[name] for name in held):
+                attributes.clear()
+                attributes.update(held)
+        if drawn:
+            return ("model or loss is random: it draws numbers (dropout, noise), and their variance would be counted "
+                    "as the examples': expected eval() mode, or a fixed mask")  # fmt: skip
+        if changed:
+            return (f"model or loss changes its state at every call ({', '.join(sorted(changed))}): expected eval() "
+                    "mode, or one that stays as it is")  # fmt: skip
+        return ""
+
+    def _tensors(self) -> set[str]:
+        changed = [(name, tensor, value) for name, tensor, value in self.tensors if not _same(tensor.detach(), value)]
+        with torch.no_grad():
+            for _, tensor, value in changed:
+                tensor.detach().copy_(value)
+        return {name for name, _, _ in changed}
+
+    def _registered(self) -> set[str]:
+        """Names of parameters and buffers that are not the tensors that they were."""
+        changed = set()
+        for registry, held in self.registered:
+            now = dict(registry.items())
+            names = {name for name in {*now, *held} if now.get(name) is not held.get(name)}
+            for name in names:
+                if name in held:
+                    registry[name] = held[name]
+                else:
+                    del registry[name]
+            changed |= {name for name in names if not _same(now.get(name), held.get(name))}
+        return changed
+
+
+def _sources(modules: list[nn.Module], device: torch.device) -> list[Source]:
+    """The generators that a forward pass may draw from: torch's, NumPy's, Python's, and those that a module holds."""
+    found: list[Source] = [(torch.get_rng_state, torch.set_rng_state), (np.random.get_state, np.random.set_state),
+                           (random.getstate, random.setstate)]  # fmt: skip
+    if device.type == "cuda":
+        found.append((lambda: torch.cuda.get_rng_state(device), lambda state: torch.cuda.set_rng_state(state, device)))
+    for value in [value for module in modules for value in vars(module).values()]:
+        if isinstance(value, torch.Generator):
+            found.append((value.get_state, value.set_state))
+        elif isinstance(value, random.Random):
+            found.append((value.getstate, value.setstate))
+        elif isinstance(value, np.random.RandomState):
+            found.append((value.get_state, value.set_state))
+        elif isinstance(value, np.random.Generator):
+            bits = value.bit_generator
+            found.append((lambda bits=bits: bits.state, lambda state, bits=bits: setattr(bits, "state", state)))
+    return found
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Equal states, NaN for NaN."""
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return a.shape == b.shape and a.dtype == b.dtype and (
+            torch.equal(a, b) or bool(((a == b) | ((a != a) & (b != b))).all()))  # fmt: skip
+    if isinstance(a, np.ndarray):
+        return np.array_equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
+    if isinstance(a, tuple) and any(isinstance(value, Tensor | np.ndarray) for value in a):
+        return len(a) == len(b) and all(map(_same, a, b))
+    return a is b or bool(a == b)
