@@ -97,3 +97,38 @@ def test_a_wrong_rule_passes_with_probability_below_one_in_a_million(mistake):
         inputs = exercise.draw(rng)
         right += exercises._error(exercise, rule(*map(np.copy, inputs)), inputs) <= exercise.tolerance
     assert ((right + 1) / 201) ** exercise.trials < 1e-6
+
+
+FORBIDDEN = {
+    "gap-signal by products of all pairs": lambda rows: np.mean((rows @ rows.T)[~np.eye(len(rows), dtype=bool)]),
+    "gap-signal by the covariance": lambda rows: (
+        np.sum(rows.mean(0) ** 2) - np.trace(np.atleast_2d(np.cov(rows.T))) / len(rows)
+    ),
+    "networks-ghost by the gradients": lambda a, delta: (
+        (delta[:, :, None] * a[:, None, :]) ** 2).sum((1, 2)) + (delta**2).sum(1),
+    "networks-precondition by the covariance": lambda J, g, lam: (
+        lam * np.linalg.solve(np.cov(J.T) + lam * np.eye(len(g)), g)
+    ),
+    "sampling-million by the matrix": lambda G, kappa, c: (
+        G @ (c * np.ones((G.shape[1], G.shape[1])) + (kappa - c) * np.eye(G.shape[1])) @ G.T
+    ),
+    "predictions-chain by the Hessian": lambda xs, theta: chain(xs, 1 / (1 + np.exp(xs @ theta))),
+}  # fmt: skip
+
+
+def chain(xs, p):
+    H = (xs.T * (p * (1 - p))) @ xs / len(xs)
+    return np.mean(p**2 * np.einsum("ni,ij,nj->n", xs, H, xs))
+
+
+@pytest.mark.parametrize("way", FORBIDDEN)
+def test_a_matrix_that_an_exercise_forbids_does_not_fit(way):
+    """Into 128 GB; otherwise these answers are right."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (2**37, hard))
+    try:
+        says = exercises.grade(way.split()[0], FORBIDDEN[way]).says
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    assert "Unable to allocate" in says
