@@ -10,6 +10,7 @@ from itertools import product
 
 import numpy as np
 import torch
+from hypothesis import assume
 from hypothesis import strategies as st
 from implicitreg import FiniteProblem
 
@@ -98,3 +99,47 @@ def triangular(draw, d: int):
 def spd_matrices(d: int):
     """Symmetric positive definite: L Lᵀ, exactly."""
     return triangular(d).map(lambda L: L @ L.T)
+
+
+# --- data, with the cases that break rules: ties, copies, zero columns, ranks, one example ---------------------
+
+
+@st.composite
+def designs(draw, max_n: int = 4, max_d: int = 4, top: int = 8):
+    """A matrix of quarters, often with a zero column, two equal columns or rows, a dependent row, or rank one."""
+    n, d = draw(st.integers(1, max_n)), draw(st.integers(1, max_d))
+    X = np.array(draw(st.lists(fractions(top), min_size=n * d, max_size=n * d))).reshape(n, d)
+    defect = draw(st.sampled_from(["none", "zero column", "equal columns", "equal rows", "sum of rows", "rank one"]))
+    if defect == "zero column":
+        X[:, -1] = 0
+    elif defect == "equal columns":
+        X[:, -1] = X[:, 0]
+    elif defect == "equal rows":
+        X[-1] = X[0]
+    elif defect == "sum of rows":
+        X[-1] = X[:-1].sum(0)
+    elif defect == "rank one":
+        X = np.outer(X[:, 0], X[0])
+    return X
+
+
+def vectors(size: int, top: int = 8):
+    """Quarters."""
+    return st.lists(fractions(top), min_size=size, max_size=size).map(np.array)
+
+
+@st.composite
+def separable(draw, max_n: int = 5, max_d: int = 3):
+    """(X, y) with y x·w > 0 for some w: rows of quarters, some equal, some on a ray, their labels given by w."""
+    X = draw(designs(max_n, max_d))
+    w = draw(vectors(X.shape[1], top=3).filter(lambda w: w.any()))
+    X = X[X @ w != 0]
+    assume(len(X) > 0)
+    return X, np.sign(X @ w)
+
+
+def spread(X: np.ndarray) -> float:
+    """The largest singular value over the least that is not 0; the rank is exact for quarters of this size."""
+    s = np.linalg.svd(X, compute_uv=False)
+    s = s[s > 1e-9 * s[0]]
+    return float(s[0] / s[-1]) if s.size else 1.0

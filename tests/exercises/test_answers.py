@@ -1,11 +1,13 @@
 """The answers beside this file: every right one is right, every likely mistake is not, and gets a hint.
 
-Each file named after a module of exercises holds RIGHT, a label's answer, and WRONG, its mistake or a list of them.
+Each file named after a module of exercises holds RIGHT, a label's answer, and WRONG, a list of three mistakes or more.
 """
 
 import importlib.util
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from implicitreg import exercises
 
@@ -24,12 +26,14 @@ WRONG = {
     f"{label}-{k}": (label, mistake)
     for file in FILES
     for label, some in file.WRONG.items()
-    for k, mistake in enumerate(some if isinstance(some, list) else [some])
+    for k, mistake in enumerate(some)
 }
 
 
-def test_every_exercise_has_a_right_answer_and_a_mistake():
-    assert sorted(RIGHT) == sorted({label for label, _ in WRONG.values()}) == exercises.labels()
+def test_every_exercise_has_a_right_answer_and_three_mistakes():
+    count = Counter(label for label, _ in WRONG.values())
+    assert sorted(RIGHT) == sorted(count) == exercises.labels()
+    assert {label: n for label, n in count.items() if n < 3} == {}
 
 
 @pytest.mark.parametrize("label", RIGHT)
@@ -38,7 +42,93 @@ def test_right_answer(label, capsys):
     assert capsys.readouterr().out == f"{label}: right\n"
 
 
+def stretched(answer, by):
+    """The answer whose smallest entry that is not 0 is multiplied by 1 + by."""
+    value = np.array(answer, dtype=float)
+    size = np.where(value == 0, np.inf, np.abs(value))
+    if np.isfinite(size).any():
+        value[np.unravel_index(size.argmin(), value.shape)] *= 1 + by
+    return value
+
+
+@pytest.mark.parametrize("label", [name for name in RIGHT if exercises._find(name).error is None])
+def test_the_smallest_entry_counts_as_much_as_the_largest(label):
+    """Relative errors: half the tolerance is right, and three times it is not."""
+    tolerance, answer = exercises._find(label).tolerance, RIGHT[label]
+
+    def off(by):
+        return (lambda *inputs: stretched(answer(*inputs), by)) if callable(answer) else stretched(answer, by)
+
+    verdicts = [exercises.grade(label, off(by)) for by in (0.3 * tolerance, 3 * tolerance)]
+    assert [v.right for v in verdicts] == [True, False]
+    assert tolerance != 1e-8 or verdicts[1].says == "not yet: right to 3e-8, and 1e-8 is asked"
+
+
 @pytest.mark.parametrize("mistake", WRONG)
 def test_likely_mistake_gets_a_hint(mistake, capsys):
     assert not exercises.check(*WRONG[mistake])
     assert "not yet. Hint: " in capsys.readouterr().out
+
+
+INDEX = ["homogeneous-winner", "incremental-first", "margin-interpolates", "diagonal-winner"]
+
+
+def test_these_answers_are_an_index_or_a_yes_or_no():
+    """And one is judged by a winner. The steps of sde-first are tried at all of its six sizes."""
+    found = []
+    for label in exercises.labels():
+        exercise = exercises._find(label)
+        if exercise.draw:
+            truth = exercise.reference(*exercise.draw(np.random.default_rng(0)))
+            found += [label] * isinstance(truth, bool | int | np.integer)
+    assert sorted([*found, "diagonal-winner"]) == sorted([*INDEX, "sde-first"])
+    steps = exercises._find("sde-first")
+    rng = np.random.default_rng(exercises.SEED)
+    assert len({steps.draw(rng) for _ in range(steps.trials)}) == 6
+
+
+@pytest.mark.parametrize("mistake", [m for m in WRONG if m.rpartition("-")[0] in INDEX])
+def test_a_wrong_rule_passes_with_probability_below_one_in_a_million(mistake):
+    """On other inputs than those of `check`: it fails by its share of wrong answers, not by luck."""
+    label, rule = WRONG[mistake]
+    exercise = exercises._find(label)
+    rng, right = np.random.default_rng(1), 0
+    for _ in range(200):
+        inputs = exercise.draw(rng)
+        right += exercises._error(exercise, rule(*map(np.copy, inputs)), inputs) <= exercise.tolerance
+    assert ((right + 1) / 201) ** exercise.trials < 1e-6
+
+
+FORBIDDEN = {
+    "gap-signal by products of all pairs": lambda rows: np.mean((rows @ rows.T)[~np.eye(len(rows), dtype=bool)]),
+    "gap-signal by the covariance": lambda rows: (
+        np.sum(rows.mean(0) ** 2) - np.trace(np.atleast_2d(np.cov(rows.T))) / len(rows)
+    ),
+    "networks-ghost by the gradients": lambda a, delta: (
+        (delta[:, :, None] * a[:, None, :]) ** 2).sum((1, 2)) + (delta**2).sum(1),
+    "networks-precondition by the covariance": lambda J, g, lam: (
+        lam * np.linalg.solve(np.cov(J.T) + lam * np.eye(len(g)), g)
+    ),
+    "sampling-many by the matrix": lambda G, kappa, c: (
+        G @ (c * np.ones((G.shape[1], G.shape[1])) + (kappa - c) * np.eye(G.shape[1])) @ G.T
+    ),
+    "predictions-chain by the Hessian": lambda xs, theta: chain(xs, 1 / (1 + np.exp(xs @ theta))),
+}  # fmt: skip
+
+
+def chain(xs, p):
+    H = (xs.T * (p * (1 - p))) @ xs / len(xs)
+    return np.mean(p**2 * np.einsum("ni,ij,nj->n", xs, H, xs))
+
+
+@pytest.mark.parametrize("way", FORBIDDEN)
+def test_a_matrix_that_an_exercise_forbids_does_not_fit(way):
+    """Into 128 GB; otherwise these answers are right."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (2**37, hard))
+    try:
+        says = exercises.grade(way.split()[0], FORBIDDEN[way]).says
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    assert "Unable to allocate" in says

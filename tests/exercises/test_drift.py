@@ -25,10 +25,30 @@ RIGHT = {
     "drift-bridge": lambda N, M: M * (N - M) / N,
 }
 WRONG = {
-    "drift-curvatures": lambda h, p, theta, eta, N, K: curvatures(h, p, theta, eta, N, K) / 2,
-    "drift-schedule": lambda W: (1 / W.shape[1] - W @ W.T).sum() / 2,  # the diagonal, too
-    "drift-momentum": lambda beta: 1 / 4,
-    "drift-bridge": lambda N, M: M * (N - 1) / N,  # independent draws
+    "drift-curvatures": [  # half; K for K - 1; the second moment for the variance; the other sign
+        lambda h, p, theta, eta, N, K: curvatures(h, p, theta, eta, N, K) / 2,
+        lambda h, p, theta, eta, N, K: curvatures(h, p, theta, eta, N, K) * K / (K - 1),
+        lambda h, p, theta, eta, N, K: eta**2 * K * (K - 1) / (2 * N) * theta * (p @ h**2),
+        lambda h, p, theta, eta, N, K: -curvatures(h, p, theta, eta, N, K),
+    ],
+    "drift-schedule": [  # the diagonal, too; every pair twice; the other sign; the sum without 1/N
+        lambda W: (1 / W.shape[1] - W @ W.T).sum() / 2,
+        lambda W: 2 * pair_sum(W),
+        lambda W: -pair_sum(W),
+        lambda W: np.triu(W @ W.T, k=1).sum(),
+    ],
+    "drift-momentum": [  # as without momentum; one step of weight 1; two of 1 + beta; the long run
+        lambda beta: 1 / 4,
+        lambda beta: 1 / (2 * (1 + beta)),
+        lambda beta: 1 / (4 * (1 + beta)),
+        lambda beta: (1 - beta) / 4,
+    ],
+    "drift-bridge": [  # independent draws; a share for a number; the whole epoch; the divisor N - 1
+        lambda N, M: M * (N - 1) / N,
+        lambda N, M: M * (N - M) / N**2,
+        lambda N, M: 0.0,
+        lambda N, M: M * (N - M) / (N - 1),
+    ],
 }
 
 

@@ -49,7 +49,7 @@ OTHER_FORMS = [
     ("escape-scale", np.array(0.25)),
     ("escape-third", 0.136),
     ("escape-law", lambda v, p: np.float64(rung_price(list(v), list(p)))),
-    ("escape-law", lambda v, p: np.exp(brentq(lambda s: p @ np.exp(s * v) - 1, 1e-3, 1e3))),
+    ("escape-law", lambda v, p: np.exp(brentq(lambda s: p @ np.exp(s * v) - 1, 1e-3, 100))),
     ("escape-exponent", lambda v, p, eta, b: np.array(exponent(v, p, eta, b))),
 ]
 WRONG = {

@@ -14,17 +14,44 @@ def lopsided(W):
     return np.vstack([P * s, Rt.T])
 
 
+def needed(R, eps, D, goal):
+    return eps * (goal / D) ** ((1 + np.sqrt(1 + 4 * R**2)) / 2)
+
+
 RIGHT = {
     "factorization-entry": lambda y, alpha: np.sqrt(y**2 + alpha**4),
     "factorization-certificate": lambda a, b: 2 * np.sign([a, b]),
     "factorization-split": split,
-    "factorization-needed": lambda R, eps, D, goal: eps * (goal / D) ** ((1 + np.sqrt(1 + 4 * R**2)) / 2),
+    "factorization-needed": needed,
 }
 WRONG = {
-    "factorization-entry": lambda y, alpha: np.sqrt(y**2 + alpha**2),
-    "factorization-certificate": lambda a, b: np.array([2.0, 2.0]),
-    "factorization-split": lopsided,
-    "factorization-needed": lambda R, eps, D, goal: eps * (goal / D) ** (2 / (1 + np.sqrt(1 + 4 * R**2))),
+    "factorization-entry": [  # alpha for its square; the rank-one end; the start added; the value 1 of the text
+        lambda y, alpha: np.sqrt(y**2 + alpha**2),
+        lambda y, alpha: y,
+        lambda y, alpha: y + alpha**2,
+        lambda y, alpha: np.sqrt(1 + alpha**4),
+    ],
+    "factorization-certificate": [  # signs forgotten; half; the values themselves; minus
+        lambda a, b: np.array([2.0, 2.0]),
+        lambda a, b: np.sign([a, b]),
+        lambda a, b: np.array([2 * a, 2 * b]),
+        lambda a, b: -2 * np.sign([a, b]),
+    ],
+    "factorization-split": [  # all on one side; too small; one sign lost; the factors squared
+        lopsided,
+        lambda W: split(W) / 2,
+        lambda W: np.abs(split(W)),
+        lambda W: np.vstack([split(W)[: len(W)], -split(W)[len(W) :]]),
+    ],
+    "factorization-needed": [  # the power upside down; nothing at all; nearly; another root; the start forgotten
+        lambda R, eps, D, goal: eps * (goal / D) ** (2 / (1 + np.sqrt(1 + 4 * R**2))),
+        lambda R, eps, D, goal: 0.0,
+        lambda R, eps, D, goal: 1.0005 * needed(R, eps, D, goal),
+        lambda R, eps, D, goal: eps * (goal / D) ** ((1 + np.sqrt(1 + 4 * R**2)) / 2 + 1e-3),
+        lambda R, eps, D, goal: eps * (goal / D) ** ((1 + np.sqrt(1 + R**2)) / 2),
+        lambda R, eps, D, goal: needed(R, 1.0, D, goal),
+        lambda R, eps, D, goal: 0.0 if eps <= 1e-3 else needed(R, eps, D, goal),
+    ],
 }
 
 
@@ -32,7 +59,3 @@ def test_rotated_factors_are_as_cheap():
     rotation = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0]
     turn = lambda Z: Z @ rotation if Z.shape[1] == 3 else Z  # noqa: E731
     assert check("factorization-split", lambda W: turn(split(W)))
-
-
-def test_small_factors_must_still_fit():
-    assert not check("factorization-split", lambda W: split(W) / 2)

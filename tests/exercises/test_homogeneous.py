@@ -1,7 +1,6 @@
 """Exercises on homogeneous networks: right answers are right, and the likely mistakes are not."""
 
 import numpy as np
-from implicitreg.exercises import check
 
 
 def share(a, b, loss):
@@ -23,12 +22,34 @@ RIGHT = {
     "homogeneous-winner": lambda u, z, m: np.argmax(z * u ** (m - 2)),
 }
 WRONG = {
-    "homogeneous-degree": lambda theta, q, g: np.linalg.norm(theta) * np.linalg.norm(g) / q,
-    "homogeneous-share": lambda a, b, loss: share(a, b, loss) / 2,
-    "homogeneous-balance": lambda w, width: balance(w, width, first=1.0),
-    "homogeneous-winner": lambda u, z, m: np.argmax(z),
+    "homogeneous-degree": [  # Cauchy-Schwarz; upside down; always two layers; the norms of theta alone
+        lambda theta, q, g: np.linalg.norm(theta) * np.linalg.norm(g) / q,
+        lambda theta, q, g: q / (theta @ g),
+        lambda theta, q, g: 2.0,
+        lambda theta, q, g: theta @ g,
+    ],
+    "homogeneous-share": [  # not of the largest margin; the start forgotten; the loss for the output; the sum for c
+        lambda a, b, loss: share(a, b, loss) / 2,
+        lambda a, b, loss: 1.0,
+        lambda a, b, loss: 2 * loss / np.sqrt((a**2 - b**2) ** 2 + 4 * loss**2),
+        lambda a, b, loss: 2 * np.log(1 / loss) / np.hypot(a**2 + b**2, 2 * np.log(1 / loss)),
+        lambda a, b, loss: 2 * a * b / (a**2 + b**2),
+    ],
+    "homogeneous-balance": [  # all in one layer; in the other; the wrong predictor; twice as long
+        lambda w, width: balance(w, width, first=1.0),
+        lambda w, width: balance(w, width, first=0.0),
+        lambda w, width: balance(-w, width),
+        lambda w, width: balance(w, width) * 2**0.5,
+        lambda w, width: np.r_[balance(w, width)[:-width] * 2, balance(w, width)[-width:] / 2],
+    ],
+    "homogeneous-winner": [  # the example alone; its product with the start, its square, its m-th power; the first
+        lambda u, z, m: np.argmax(z),
+        lambda u, z, m: np.argmax(u * z),
+        lambda u, z, m: np.argmax(z * u**2),
+        lambda u, z, m: np.argmax(z * u**m),
+        lambda u, z, m: np.argmax(z * u ** (m - 1)),
+        lambda u, z, m: np.argmax(u),
+        lambda u, z, m: np.argmin(z * u ** (m - 2)),
+        lambda u, z, m: 0,
+    ],
 }
-
-
-def test_short_layers_must_have_the_right_predictor():
-    assert not check("homogeneous-balance", lambda w, width: balance(-w, width))

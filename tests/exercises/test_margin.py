@@ -1,7 +1,6 @@
 """Exercises on the maximum margin: right answers are right, and the likely mistakes are not."""
 
 import numpy as np
-from implicitreg.exercises import check
 from implicitreg.flow import maxmargin
 
 
@@ -27,17 +26,41 @@ RIGHT = {
     "margin-slope": lambda V, Z: np.mean(np.maximum(0, -V @ wstar(Z))),
 }
 WRONG = {
-    "margin-distance": lambda X, y, w: 2 / np.linalg.norm(w),
-    "margin-interpolates": lambda Z: True,
-    "margin-rate": shannon_only,
-    "margin-wait": lambda margin, n, eps: np.log(n) / eps,
-    "margin-slope": lambda V, Z: np.mean(-V @ wstar(Z)),
+    "margin-distance": [  # of the canonical separator; the output; no sign; the labels forgotten; the mean
+        lambda X, y, w: 2 / np.linalg.norm(w),
+        lambda X, y, w: np.min(y * (X @ w)),
+        lambda X, y, w: np.min(np.abs(X @ w)) / np.linalg.norm(w),
+        lambda X, y, w: np.min(X @ w) / np.linalg.norm(w),
+        lambda X, y, w: np.mean(y * (X @ w)) / np.linalg.norm(w),
+    ],
+    "margin-interpolates": [  # always; never; equal lengths; no angle above a right one; the sum of the multipliers
+        lambda Z: True,
+        lambda Z: False,
+        lambda Z: np.isclose(np.linalg.norm(Z[0]), np.linalg.norm(Z[1])),
+        lambda Z: np.all(Z @ Z.T >= 0),
+        lambda Z: np.sum(np.linalg.solve(Z @ Z.T, np.ones(len(Z)))) >= 0,
+        lambda Z: np.all(Z @ Z.sum(0) >= 0),
+        lambda Z: np.all(np.linalg.inv(Z @ Z.T) >= 0),
+        lambda Z: np.linalg.solve(Z @ Z.T, np.ones(len(Z)))[0] >= 0,
+    ],
+    "margin-rate": [  # Shannon's entropy alone; the other alone; without the margin; the margin's square
+        shannon_only,
+        lambda a: -np.log(np.max(a**-2.0 / np.sum(a**-2.0))) / np.sqrt(np.sum(a**-2.0)),
+        lambda a: rate(a) * np.sqrt(np.sum(a**-2.0)),
+        lambda a: rate(a) / np.sqrt(np.sum(a**-2.0)),
+        lambda a: -rate(a),
+    ],
+    "margin-wait": [  # the leading term; the time for its logarithm; the margin unsquared; without n
+        lambda margin, n, eps: np.log(n) / eps,
+        lambda margin, n, eps: (n ** (1 / eps) - 1) / (n * margin**2),
+        lambda margin, n, eps: np.log((n ** (1 / eps) - 1) / (n * margin)),
+        lambda margin, n, eps: np.log((n ** (1 / eps) - 1) / margin**2),
+    ],
+    "margin-slope": [  # the right side, too; the mean over the wrong side only; the worst point; the direction
+        lambda V, Z: np.mean(-V @ wstar(Z)),
+        lambda V, Z: -(V @ wstar(Z))[V @ wstar(Z) < 0].sum() / max(1, np.sum(V @ wstar(Z) < 0)),
+        lambda V, Z: np.max(np.maximum(0, -V @ wstar(Z))),
+        lambda V, Z: np.mean(np.maximum(0, -V @ wstar(Z))) / np.linalg.norm(wstar(Z)),
+        lambda V, Z: 0.0,
+    ],
 }
-
-
-def test_never_is_no_answer_either():
-    assert not check("margin-interpolates", lambda Z: False)
-
-
-def test_the_distance_is_no_mere_output():
-    assert not check("margin-distance", lambda X, y, w: np.min(y * (X @ w)))

@@ -1,7 +1,6 @@
 """Exercises on least squares: right answers are right, and the likely mistakes are not."""
 
 import numpy as np
-from implicitreg.exercises import check
 from implicitreg.flow import minnorm
 
 
@@ -22,13 +21,36 @@ RIGHT = {
     "minnorm-metric": metric,
 }
 WRONG = {
-    "minnorm-start": lambda X, y, w0: np.linalg.pinv(X) @ y,
-    "minnorm-straight": lambda X, y: np.zeros(X.shape[1]),
-    "minnorm-fastest": lambda X: minnorm.step_sizes(X).best,
-    "minnorm-penalty": lambda alpha, n: 2 * n * alpha,
-    "minnorm-metric": lambda X, y, w: np.eye(len(w)),
+    "minnorm-start": [  # the start forgotten; twice; added; only its visible part
+        lambda X, y, w0: np.linalg.pinv(X) @ y,
+        lambda X, y, w0: w0 + np.linalg.pinv(X) @ (y - 2 * X @ w0),
+        lambda X, y, w0: w0 + np.linalg.pinv(X) @ y,
+        lambda X, y, w0: np.linalg.pinv(X) @ (y + X @ w0),
+    ],
+    "minnorm-straight": [  # the origin; a solution; beside one, in the kernel or in any direction; beside the origin
+        lambda X, y: np.zeros(X.shape[1]),
+        lambda X, y: minnorm.limit(X, y),
+        lambda X, y: minnorm.limit(X, y) + np.linalg.svd(X)[2][-1],
+        lambda X, y: minnorm.limit(X, y) + np.ones(X.shape[1]),
+        lambda X, y: np.linalg.svd(X)[2][0],
+    ],
+    "minnorm-fastest": [  # the sum; the edge of stability; the smallest singular value, 0 or not; the mean of the two
+        lambda X: minnorm.step_sizes(X).best,
+        lambda X: 2 * len(X) / np.linalg.norm(X, 2) ** 2,
+        lambda X: 2 * len(X) / sum(s**2 for s in np.linalg.svd(X)[1][[0, -1]]),
+        lambda X: len(X) / np.linalg.norm(X, 2) ** 2,
+        lambda X: len(X) * minnorm.step_sizes(X).best / 2,
+    ],
+    "minnorm-penalty": [  # the halves; the mean; both; upside down
+        lambda alpha, n: 2 * n * alpha,
+        lambda alpha, n: alpha,
+        lambda alpha, n: n * alpha / 2,
+        lambda alpha, n: alpha / n,
+    ],
+    "minnorm-metric": [  # none; of rank one; a shape on the diagonal; not symmetric
+        lambda X, y, w: np.eye(len(w)),
+        lambda X, y, w: np.outer(w, w),
+        lambda X, y, w: np.diag(np.abs(w)),
+        lambda X, y, w: np.eye(len(w)) + np.outer(w - X.T @ y, X.T @ y) / ((X.T @ y) @ (X.T @ y)),
+    ],
 }
-
-
-def test_a_solution_is_no_start_of_a_straight_path():
-    assert not check("minnorm-straight", lambda X, y: minnorm.limit(X, y))

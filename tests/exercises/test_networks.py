@@ -23,10 +23,14 @@ WRONG = {
     "networks-decay": [
         lambda eta, n, N, d, s: eta / 4 * (1 / n - 1 / N) * (d + 1) * s**4,
         lambda eta, n, N, d, s: eta / 2 * (1 / n - 1 / N) * d * s**4,
+        lambda eta, n, N, d, s: eta / 2 * (1 / n - 1 / N) * (d + 1) * s**2,
+        lambda eta, n, N, d, s: eta / 2 / n * (d + 1) * s**4,
     ],
     "networks-ghost": [
         lambda a, delta: (delta**2).sum(1) * (a**2).sum(1),
-        lambda a, delta: np.full(4, ((delta.T @ a) ** 2).sum()),
+        lambda a, delta: np.sqrt((delta**2).sum(1) * ((a**2).sum(1) + 1)),
+        lambda a, delta: (delta**2).sum(1) + (a**2).sum(1) + 1,
+        lambda a, delta: (delta.sum(1) * a.sum(1)) ** 2 + (delta**2).sum(1),
     ],
     "networks-precondition": [
         slow_uncentred,
@@ -36,5 +40,7 @@ WRONG = {
     "networks-unbiased": [
         lambda rows: (rows.mean(0) ** 2).sum(),
         lambda rows: (rows.mean(0) ** 2).sum() - rows.var(0).sum() / len(rows),
+        lambda rows: (rows.mean(0) ** 2).sum() - rows.var(0, ddof=1).sum(),
+        lambda rows: np.mean(rows @ rows.T),
     ],
 }

@@ -65,13 +65,46 @@ RIGHT = {
     "overfitting-epochs": epochs,
 }
 WRONG = {
-    "overfitting-two": lambda h, t, C, N: two(h, t, C, N)[::-1],
-    "overfitting-race": [[1, 1, 1, 0.1, 0.1, 0.1], [10, 1, 0.1, 10, 1, 0.1]],
-    "overfitting-two-steps": 1.2564312086 / 2,
-    "overfitting-power": lambda p: 1.2564312086,
-    "overfitting-traces": exponential,
-    "overfitting-stop": lambda h, D, C, N: np.log(N * h**2 * D**2 / C) / h,
-    "overfitting-epochs": lambda y, N, B, E: y / 2 * np.sum((1 - y) ** np.arange(N // B * E)) ** 2 / N,  # full batches
+    "overfitting-two": [
+        lambda h, t, C, N: two(h, t, C, N)[::-1],
+        lambda h, t, C, N: two(h, t, C, N) * np.array([2, 1]),
+        lambda h, t, C, N: [C / (2 * h * N), C / (h * N)],
+        lambda h, t, C, N: two(h, t, C**2, N),
+        lambda h, t, C, N: [two(h, t, C, N)[0], two(h, t, C, N)[1] * (1 + 1e-3)],
+    ],
+    "overfitting-race": [
+        [1, 1, 1, 0.1, 0.1, 0.1],
+        [10, 1, 0.1, 10, 1, 0.1],
+        [0.1, 1, 10, 0.1, 0.1, 0.1],
+        [10, 1, 0.1, 10, 10, 10],
+    ],
+    "overfitting-two-steps": [1.2564312086 / 2, 1.0, 1 / 3, 0.667, 0.5],
+    "overfitting-power": [
+        lambda p: 1.2564312086,
+        lambda p: 1.2564312086 * (1 + p),
+        lambda p: peak(-p),
+        lambda p: 2 / (1 - p),
+    ],
+    "overfitting-traces": [
+        exponential,
+        lambda g, H, eta, T, N: np.array(traces(g, H, eta, T, N)) * [2, 1],
+        lambda g, H, eta, T, N: traces(g, H, eta, T, len(g)),
+        lambda g, H, eta, T, N: np.array(traces(g, H, eta, T, N)) * len(g) / (len(g) - 1),
+        lambda g, H, eta, T, N: traces(g, H, eta, T - 1, N),
+    ],
+    "overfitting-stop": [
+        lambda h, D, C, N: np.log(N * h**2 * D**2 / C) / h,
+        lambda h, D, C, N: 1.2564312086 / h,
+        lambda h, D, C, N: np.log1p(N * h * D**2 / C) / h,
+        lambda h, D, C, N: np.log1p(N * h**2 * D / C) / h,
+        lambda h, D, C, N: np.inf,
+    ],
+    "overfitting-epochs": [  # full batches; never reused; every epoch afresh; without the half
+        lambda y, N, B, E: y / 2 * np.sum((1 - y) ** np.arange(N // B * E)) ** 2 / N,
+        lambda y, N, B, E: (1 - (1 - y) ** (2 * N // B * E)) / (2 * (2 - y) * B),
+        lambda y, N, B, E: E * epochs(y, N, B, 1),
+        lambda y, N, B, E: 2 * epochs(y, N, B, E),
+    ],
 }
 
 OTHER_RIGHT = [
@@ -89,44 +122,10 @@ OTHER_RIGHT = [
     ("overfitting-stop", lambda h, D, C, N: np.log(1 + N * h * h * D * D / C) / h),
 ]
 
-OTHER_WRONG = [
-    ("overfitting-epochs", lambda y, N, B, E: (1 - (1 - y) ** (2 * N // B * E)) / (2 * (2 - y) * B)),  # never reused
-    ("overfitting-epochs", lambda y, N, B, E: E * epochs(y, N, B, 1)),
-    ("overfitting-epochs", lambda y, N, B, E: 2 * epochs(y, N, B, E)),
-    ("overfitting-two", lambda h, t, C, N: two(h, t, C, N) * np.array([2, 1])),
-    ("overfitting-two", lambda h, t, C, N: two(h, t, C, N)[:1]),
-    ("overfitting-two", lambda h, t, C, N: [C / (2 * h * N), C / (h * N)]),
-    ("overfitting-two", lambda h, t, C, N: two(h, t, C**2, N)),
-    ("overfitting-race", [0.1, 1, 10, 0.1, 0.1, 0.1]),
-    ("overfitting-race", [10, 1, 0.1, 10, 1, 0.1]),
-    ("overfitting-race", [10, 1, 0.1]),
-    ("overfitting-race", [10, 1, 0.1, 10, 10, 10]),
-    ("overfitting-two-steps", 1.0),
-    ("overfitting-two-steps", 1 / 3),
-    ("overfitting-two-steps", 0.667),
-    ("overfitting-two-steps", 0.5),
-    ("overfitting-power", lambda p: 1.2564312086 * (1 + p)),
-    ("overfitting-power", lambda p: peak(-p)),
-    ("overfitting-power", lambda p: 2 / (1 - p)),
-    ("overfitting-traces", lambda g, H, eta, T, N: np.array(traces(g, H, eta, T, N)) * [2, 1]),
-    ("overfitting-traces", lambda g, H, eta, T, N: traces(g, H, eta, T, len(g))),
-    ("overfitting-traces", lambda g, H, eta, T, N: np.array(traces(g, H, eta, T, N)) * len(g) / (len(g) - 1)),
-    ("overfitting-traces", lambda g, H, eta, T, N: traces(g, H, eta, T - 1, N)),
-    ("overfitting-stop", lambda h, D, C, N: 1.2564312086 / h),
-    ("overfitting-stop", lambda h, D, C, N: np.log1p(N * h * D**2 / C) / h),
-    ("overfitting-stop", lambda h, D, C, N: np.log1p(N * h**2 * D / C) / h),
-    ("overfitting-stop", lambda h, D, C, N: np.inf),
-]
-
 
 @pytest.mark.parametrize(("label", "answer"), OTHER_RIGHT)
 def test_other_forms_of_the_right_answer_are_accepted(label, answer):
     assert check(label, answer)
-
-
-@pytest.mark.parametrize(("label", "answer"), OTHER_WRONG)
-def test_tempting_mistakes_are_refused(label, answer):
-    assert not check(label, answer)
 
 
 @pytest.mark.parametrize("p", [-0.9, 0.0, 0.5])

@@ -6,6 +6,7 @@ reference function on random inputs drawn from a fixed seed.
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import pkgutil
 from collections.abc import Callable
@@ -15,9 +16,10 @@ from typing import Any
 import numpy as np
 from implicitreg import _console
 
-__all__ = ["Exercise", "check", "labels"]
+__all__ = ["Exercise", "Verdict", "check", "grade", "labels"]
 
-SEED, TRIALS = 20, 5
+SEED, TRIALS = 20, 20
+TOLERANCE, NEAR = 1e-8, 1e-4
 
 
 @dataclass(frozen=True)
@@ -32,21 +34,51 @@ class Exercise:
         Said after a wrong answer.
     draw : callable, optional
         ``draw(rng)`` gives the inputs on which an answer that is a function is tried.
-    judge : callable, optional
-        ``judge(answer, reference, *inputs) -> bool`` where equality is not the question; by default the two
-        agree to a relative 1e-8.
+    error : callable, optional
+        ``error(answer, reference, *inputs) -> float``, how far a finite answer is from right; by default the largest
+        relative error of an entry, as `check` says. Inf where it is no answer at all.
+    tolerance : float, optional
+        The largest error of a right answer.
+    trials : int, optional
+        How many inputs are drawn. An answer that is an index or a yes or no needs more of them than a number.
     """
 
     reference: Callable[..., Any]
     hint: str
     draw: Callable[[np.random.Generator], tuple[Any, ...]] | None = None
-    judge: Callable[..., bool] | None = None
+    error: Callable[..., float] | None = None
+    tolerance: float = TOLERANCE
+    trials: int = TRIALS
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What `grade` says; true in a condition if and only if the answer is right.
+
+    Attributes
+    ----------
+    label : str
+        The exercise.
+    right : bool
+        Whether the answer is right.
+    says : str
+        What `check` prints behind the label: "right", "not answered yet", a hint, or what is amiss.
+    """
+
+    label: str
+    right: bool
+    says: str
+
+    def __bool__(self) -> bool:
+        return self.right
 
 
 def check(label: str, answer: Any) -> bool:
     """Judge an answer: print right or wrong and a hint, and return whether it is right.
 
-    An answer that is still ``...`` or ``None`` (or a function that returns them) is "not answered yet", which is no
+    Numbers are right if each entry agrees with the reference to 1e-8 of that entry, ``|a - t| <= 1e-8 |t|``; where
+    ``t = 0``, to 1e-8 of the largest entry of ``t``, or of 1 if all are 0. An exercise that asks for fewer digits says
+    so. An answer that is still ``...`` or ``None`` (or a function that returns them) is "not answered yet", which is no
     error: a chapter runs whole before its reader has done the exercises.
 
     Parameters
@@ -59,7 +91,7 @@ def check(label: str, answer: Any) -> bool:
     Raises
     ------
     ValueError
-        If there is no exercise of that label.
+        If there is no exercise of that label; the nearest are named.
     ModuleNotFoundError
         If the exercises of its chapter need PyTorch, and it is not installed.
 
@@ -71,16 +103,38 @@ def check(label: str, answer: Any) -> bool:
     >>> check("minnorm-penalty", lambda alpha, n: n * alpha)
     minnorm-penalty: right
     True
+    >>> check("minnorm-penalty", lambda alpha, n: n * alpha * 1.000001)
+    minnorm-penalty: not yet: right to 1e-6, and 1e-8 is asked
+    False
+    """
+    verdict = grade(label, answer)
+    _console.show(f"{label}: {verdict.says}")
+    return verdict.right
+
+
+def grade(label: str, answer: Any) -> Verdict:
+    """Judge an answer like `check`, and print nothing: for a program that grades.
+
+    Parameters and errors are those of `check`. An answer that never ends is not stopped: give each student's answers a
+    process with a time limit.
+
+    Returns
+    -------
+    Verdict
+        ``right``, and in ``says`` what `check` would print.
+
+    Examples
+    --------
+    >>> verdict = grade("minnorm-penalty", lambda alpha, n: 2 * n * alpha)
+    >>> verdict.right, verdict.says[:13]
+    (False, 'not yet. Hint')
     """
     exercise = _find(label)
     try:
-        verdict = _judge(exercise, answer)
-    except Exception as error:  # a reader's function may raise anything: say so, and let the chapter go on
-        verdict = f"your function raised {type(error).__name__}: {error}"
-    if verdict == "wrong":
-        verdict = f"not yet. Hint: {exercise.hint}"
-    _console.show(f"{label}: {verdict}")
-    return verdict == "right"
+        says = _judge(exercise, answer)
+    except _Unfit as unfit:
+        says = str(unfit)
+    return Verdict(label, says == "right", says)
 
 
 def labels() -> list[str]:
@@ -95,6 +149,17 @@ def labels() -> list[str]:
     return sorted(found)
 
 
+def _relative_error(answer: np.ndarray, reference: np.ndarray, *_: Any) -> float:
+    """The largest relative error of an entry; of an entry 0, in units of the largest entry, or of 1 if all are 0."""
+    size = np.abs(reference)
+    unit = np.where(size > 0, size, size.max(initial=0.0) or 1.0)
+    return float((np.abs(answer - reference) / unit).max(initial=0.0))
+
+
+class _Unfit(Exception):
+    """The answer cannot be judged; the reason, in words for the reader."""
+
+
 def _chapter(name: str) -> dict[str, Exercise]:
     return importlib.import_module(f"{__name__}.{name}").EXERCISES
 
@@ -103,8 +168,9 @@ def _find(label: str) -> Exercise:
     """A label begins with the name of its chapter's module, so that a chapter loads no other's."""
     name = str(label).partition("-")[0]
     known = _chapter(name) if name in {m.name for m in pkgutil.iter_modules(__path__)} else {}
-    if label not in known:
-        raise ValueError(f"label = {label!r}: expected one of {', '.join(sorted(known) or labels())}")
+    if str(label) not in known:
+        near = difflib.get_close_matches(str(label), known or labels(), n=3, cutoff=0.0)
+        raise ValueError(f"label = {label!r}: expected the label of an exercise, such as {', '.join(map(repr, near))}")
     return known[label]
 
 
@@ -112,30 +178,89 @@ def _judge(exercise: Exercise, answer: Any) -> str:
     if answer is None or answer is ...:
         return "not answered yet"
     if exercise.draw is None:
-        return _compare(exercise, answer, ())
+        if callable(answer):
+            raise _Unfit("expected a value, got a function")
+        return _verdict(exercise, _error(exercise, answer, ()), answer)
     if not callable(answer):
-        return f"expected a function, got {type(answer).__name__}"
-    rng = np.random.default_rng(SEED)
-    for _ in range(TRIALS):
+        raise _Unfit(f"expected a function, got {type(answer).__name__}")
+    rng, worst, value = np.random.default_rng(SEED), 0.0, None
+    for _ in range(exercise.trials):
         inputs = exercise.draw(rng)
-        verdict = _compare(exercise, answer(*(np.copy(i) if isinstance(i, np.ndarray) else i for i in inputs)), inputs)
-        if verdict != "right":
-            return verdict
-    return "right"
+        value = _called(answer, inputs)
+        if value is None or value is ...:
+            return "not answered yet"
+        worst = max(worst, _error(exercise, value, inputs))
+        if worst > max(NEAR, exercise.tolerance):
+            break
+    return _verdict(exercise, worst, value)
 
 
-def _compare(exercise: Exercise, answer: Any, inputs: tuple[Any, ...]) -> str:
-    if answer is None or answer is ...:
-        return "not answered yet"
-    truth = np.asarray(exercise.reference(*inputs), dtype=float)
-    given = np.asarray(answer)
+def _called(answer: Callable[..., Any], inputs: tuple[Any, ...]) -> Any:
+    """Arrays are copied: the reference sees what was drawn."""
+    try:
+        return answer(*(np.copy(i) if isinstance(i, np.ndarray) else i for i in inputs))
+    except (Exception, SystemExit) as error:  # a reader's function may raise anything, and the chapter goes on
+        raise _Unfit(f"your function raised {type(error).__name__}: {error}") from error
+
+
+def _error(exercise: Exercise, answer: Any, inputs: tuple[Any, ...]) -> float:
+    given = _numbers(answer)
+    with np.errstate(all="ignore"):  # whatever a reader has set, and however large the answer
+        truth = np.asarray(exercise.reference(*inputs), dtype=float)
+        if given.shape != truth.shape:
+            raise _Unfit(f"expected {_form(truth)}, got {_form(given)}")
+        if not np.isfinite(given).all():
+            return np.inf
+        error = float((exercise.error or _relative_error)(given, truth, *inputs))
+    return np.inf if np.isnan(error) else error
+
+
+def _form(array: np.ndarray) -> str:
+    return f"shape {array.shape}" if array.ndim else "one number"
+
+
+def _verdict(exercise: Exercise, error: float, answer: Any) -> str:
+    if error <= exercise.tolerance:
+        return "right"
+    says = f"not yet: right to {_power(error)}, and {_power(exercise.tolerance)} is asked"
+    if error > NEAR:
+        says = f"not yet. Hint: {exercise.hint}"
+    return says + (" (Compute in float64.)" if np.asarray(answer).dtype in (np.float32, np.float16) else "")
+
+
+def _power(x: float) -> str:
+    """One digit, as one writes it: 3e-7."""
+    return f"{x:.0e}".replace("e-0", "e-")
+
+
+def _numbers(answer: Any) -> np.ndarray:
+    """An answer as float64, or what it is instead of real numbers."""
+    if np.ma.is_masked(answer):
+        raise _Unfit("expected numbers, got an array with masked entries")
+    try:
+        given = np.asarray(answer)
+    except ValueError:
+        raise _Unfit("expected rows of equal length, got a ragged list") from None
+    except Exception as error:  # a tensor that needs its gradient, an array on another device
+        raise _Unfit(f"expected numbers, got {type(answer).__name__}: {error}") from error
+    if given.dtype.kind == "c":
+        raise _Unfit("expected real numbers, got complex ones; is .real meant?")
+    if given.dtype.kind == "O":
+        return np.reshape([_number(x) for x in given.flat], given.shape)
     if given.dtype.kind not in "biuf":
-        return f"expected numbers, got {type(answer).__name__}"
-    if given.shape != truth.shape:
-        return f"expected shape {truth.shape}, got {given.shape}"
-    judge = exercise.judge or _close
-    return "right" if judge(given.astype(float), truth, *inputs) else "wrong"
+        raise _Unfit(f"expected numbers, got {type(answer).__name__}")
+    return given.astype(float)
 
 
-def _close(answer: np.ndarray, truth: np.ndarray, *_: Any) -> bool:
-    return bool(np.isfinite(answer).all() and np.abs(answer - truth).max() <= 1e-8 * max(1.0, np.abs(truth).max()))
+def _number(exact: Any) -> float:
+    """A fraction, a long integer or a closed expression as float64."""
+    if exact is None or exact is ...:
+        raise _Unfit("not answered yet: a part of it is missing")
+    try:
+        if isinstance(exact, str | bytes):
+            raise TypeError
+        return float(exact)
+    except OverflowError:
+        raise _Unfit("expected numbers that float64 can hold, got a larger one") from None
+    except (TypeError, ValueError):
+        raise _Unfit(f"expected numbers, got {type(exact).__name__}") from None

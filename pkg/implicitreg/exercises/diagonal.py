@@ -22,19 +22,19 @@ def _weights(rng: np.random.Generator) -> Arrays:
 
 
 def _race(rng: np.random.Generator) -> Arrays:
-    return rng.uniform(0.5, 2, size=4), int(rng.integers(4))
+    """Entries of very different size: no fixed preference can make up for the largest."""
+    d = int(rng.integers(3, 7))
+    return 10 ** rng.uniform(-50, 50, size=d), int(rng.integers(d))
 
 
 def _problem(rng: np.random.Generator) -> Arrays:
     return rng.normal(size=(2, 4)), rng.normal(size=2), float(10 ** rng.uniform(-1.5, 0))
 
 
-def _wins(c: np.ndarray, _: np.ndarray, x: np.ndarray, i: int) -> bool:
-    """A positive shape from which a network of depth 3 puts (almost) everything on coordinate i."""
-    if not (np.isfinite(c).all() and (c > 0).all()):
-        return False
-    share = x * diagonal.limit(x[None], [1.0], log_alpha=-200.0, depth=3, signed=False, shape=c / c.max()).w
-    return bool(share[i] > 1 - 1e-6)
+def _lost(c: np.ndarray, _: np.ndarray, x: np.ndarray, i: int) -> float:
+    """0 if coordinate i grows first: 1/u_j = 1/(alpha c_j) - 3 x_j ∫ e dt, so the largest c_j x_j wins."""
+    speed = c * x
+    return 0.0 if (c > 0).all() and speed[i] > (1 + 1e-9) * np.delete(speed, i).max() else np.inf
 
 
 EXERCISES = {
@@ -56,7 +56,8 @@ EXERCISES = {
     "diagonal-winner": Exercise(
         reference=lambda x, i: np.ones(len(x)),
         draw=_race,
-        judge=_wins,
+        error=_lost,
+        trials=40,
         hint="the limit has the least sum of w_j / c_j with x·w = y: which coordinate is then the cheapest?",
     ),
 }

@@ -45,12 +45,6 @@ def _exponent(values: np.ndarray, chances: np.ndarray, eta: float, b: int) -> fl
     return escape.exponent(WELL, particles.atoms(-values, chances), -1.0, 0.0, eta / b)
 
 
-def _close(relative: float):
-    return lambda answer, reference, *inputs: bool(
-        np.allclose(np.asarray(answer, float), reference, rtol=relative, atol=0.0)
-    )
-
-
 def _rungs(h: int) -> float:
     """The chance of h rungs for the urn +2, 0, 0, 0, −1 (five times), from its linear equations."""
     depth = 400
@@ -68,7 +62,7 @@ def _rungs(h: int) -> float:
 EXERCISES = {
     "escape-root": Exercise(
         reference=lambda: _price(np.array([2.0, -1.0]), np.array([0.25, 0.75])),
-        judge=_close(2e-3),
+        tolerance=2e-3,
         hint="First: a price is above 1, and mean and variance do not suffice. Then: write down when the mean of "
         "rho to the power of the ball is 1, and divide by (rho - 1).",
     ),
@@ -79,21 +73,22 @@ EXERCISES = {
     ),
     "escape-third": Exercise(
         reference=lambda: _rungs(3),
-        judge=_close(2e-3),
+        tolerance=2e-3,
         hint="First: a walk need not stop at every rung on its way up, so that chances do not multiply. Then: write "
         "the chance with h rungs to go by what the first ball can be; with no rung to go, or fewer, it is 1.",
     ),
     "escape-law": Exercise(
         reference=_price,
         draw=_law,
-        judge=_close(1e-6),
+        tolerance=1e-6,
         hint="First: is it the root above 1, and rho rather than its logarithm? Then: the whole law enters, not only "
         "mean and variance; bracket the root away from 1.",
     ),
     "escape-exponent": Exercise(
         reference=_exponent,
         draw=_pushes,
-        judge=_close(2e-3),
+        tolerance=2e-3,
+        trials=8,
         hint="First: compare with 2 b times the height of the barrier over eta and the variance; you should be near it "
         "and not on it. Then: the sign of the pushes, and how b and eta enter.",
     ),

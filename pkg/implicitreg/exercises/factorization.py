@@ -33,10 +33,10 @@ def _stacked(W: np.ndarray) -> np.ndarray:
     return np.vstack([W2, W1.T])
 
 
-def _splits(Z: np.ndarray, reference: np.ndarray, W: np.ndarray) -> bool:
-    """Factors of W of the least size: any rotation of the reference will do."""
-    fits = np.allclose(Z[: len(W)] @ Z[len(W) :].T, W, atol=1e-9)
-    return fits and bool(np.sum(Z**2) <= np.sum(reference**2) + 1e-9)
+def _misfit(Z: np.ndarray, reference: np.ndarray, W: np.ndarray) -> float:
+    """By how much Z misses W, or is larger than the least size: any rotation of the reference will do."""
+    off = np.abs(Z[: len(W)] @ Z[len(W) :].T - W).max() / np.abs(W).max()
+    return float(max(off, np.sum(Z**2) / np.sum(reference**2) - 1))
 
 
 def _needed(R: float, eps: float, D: float, goal: float) -> float:
@@ -52,13 +52,13 @@ EXERCISES = {
     "factorization-certificate": Exercise(
         reference=_certificate,
         draw=_two_entries,
-        judge=lambda nu, reference, a, b: bool(np.abs(nu - reference).max() < 1e-7),
+        tolerance=1e-7,
         hint="bound X11 + X22 below by X12, with the sign of a; then read off the multiplier.",
     ),
     "factorization-split": Exercise(
         reference=_stacked,
         draw=_rectangle,
-        judge=_splits,
+        error=_misfit,
         hint="take the singular value decomposition and give each factor the same share of every singular value.",
     ),
     "factorization-needed": Exercise(

@@ -31,6 +31,12 @@ def _minibatch(rng: np.random.Generator) -> Arrays:
     return float(rng.uniform(1, 9)), float(rng.uniform(0.01, 0.3)), n, n * int(rng.integers(2, 6))
 
 
+def _few_or_many(rng: np.random.Generator) -> Arrays:
+    """Gradients in rows; now and then so many, or so long, that nobody has room for a square matrix."""
+    n, p = [(int(rng.integers(2, 7)), 3), (1_000_000, 2), (2, 1_000_000)][rng.choice(3, p=[0.6, 0.2, 0.2])]
+    return (rng.normal(size=(n, p)) + 0.3,)
+
+
 def _different_pairs(rows: np.ndarray) -> float:
     total = rows.sum(axis=0)
     return (total @ total - (rows**2).sum()) / (len(rows) * (len(rows) - 1))
@@ -40,7 +46,8 @@ EXERCISES = {
     "gap-hand": Exercise(
         reference=_opened,
         draw=_curvatures,
-        hint="the losses are quadratic, so the second-order formula is exact; do not forget kappa3, the skewness of h.",
+        hint="the losses are quadratic, so the second-order formula is exact; do not forget kappa3, the third central "
+        "moment of h.",
     ),
     "gap-minibatch": Exercise(
         reference=lambda trace, eta, n, N: eta * trace * (N - n) / (n * N),
@@ -49,7 +56,7 @@ EXERCISES = {
     ),
     "gap-signal": Exercise(
         reference=_different_pairs,
-        draw=lambda rng: (rng.normal(size=(int(rng.integers(2, 7)), 3)) + 0.3,),
+        draw=_few_or_many,
         hint="the squared norm of the mean is too large, by the trace of the sample covariance (1/(n − 1)) over n.",
     ),
     "gap-location": Exercise(

@@ -45,7 +45,7 @@ EXERCISES = {
     "geometry-enough": Exercise(
         reference=lambda n, rho: np.log(n) / -np.log(rho),
         draw=_wish,
-        hint="the corollary promises the share n^(-1/k); solve for k.",
+        hint="the corollary promises the share n^(-1/k); solve for k, which need not be a whole number.",
     ),
     "geometry-attack": Exercise(
         reference=lambda X, y, w: geometry.margin(X, y, w, p=1),

@@ -37,15 +37,17 @@ def _predictor(rng: np.random.Generator) -> Arrays:
     return rng.normal(size=4), int(rng.integers(1, 5))
 
 
-def _is_short(answer: np.ndarray, _: np.ndarray, w: np.ndarray, width: int) -> bool:
-    """The right predictor, and 2|w| for the squared norm, which is the least possible."""
+def _excess(answer: np.ndarray, _: np.ndarray, w: np.ndarray, width: int) -> float:
+    """How far the predictor is from w, and the squared norm from 2|w|, which is the least possible."""
     net = hom.DeepLinear(np.eye(w.size), np.ones(w.size), [width])
-    size = 2 * np.linalg.norm(w)
-    return bool(np.allclose(net.end_to_end(answer), w, atol=1e-8) and abs(answer @ answer - size) < 1e-8 * size)
+    size = np.linalg.norm(w)
+    return float(max(np.linalg.norm(net.end_to_end(answer) - w) / size, abs(answer @ answer / (2 * size) - 1)))
 
 
 def _race(rng: np.random.Generator) -> Arrays:
-    return rng.uniform(0.3, 2, size=4), rng.uniform(0.3, 2, size=4), int(rng.integers(2, 6))
+    """Wide enough that neither u nor z decides alone, for any depth."""
+    d = int(rng.integers(2, 12))
+    return np.exp(rng.uniform(-1.5, 1.5, size=d)), np.exp(rng.uniform(-3, 3, size=d)), int(rng.integers(2, 7))
 
 
 def _first_to_blow_up(u: np.ndarray, z: np.ndarray, m: int) -> int:
@@ -67,12 +69,13 @@ EXERCISES = {
     "homogeneous-balance": Exercise(
         reference=lambda w, width: np.zeros(width * (len(w) + 1)),
         draw=_predictor,
-        judge=_is_short,
+        error=_excess,
         hint="both layers of rank one, of the same norm, and aligned; which norm must they have?",
     ),
     "homogeneous-winner": Exercise(
         reference=_first_to_blow_up,
         draw=_race,
+        trials=200,
         hint="find the time at which each coordinate would become infinite, if the others did not get there first.",
     ),
 }

@@ -13,10 +13,14 @@ __all__ = ["EXERCISES"]
 Arrays = tuple[Any, ...]
 
 
-def _data(rng: np.random.Generator) -> Arrays:
+def _data(rng: np.random.Generator, n: int = 4, d: int = 6) -> Arrays:
     """Columns of different lengths, so that the largest, the best correlated and the first weight differ."""
-    X = rng.normal(size=(4, 6)) * rng.uniform(0.3, 3, size=6)
-    return X, rng.normal(size=4)
+    X = rng.normal(size=(n, d)) * rng.uniform(0.3, 3, size=d)
+    return X, rng.normal(size=n)
+
+
+def _any_shape(rng: np.random.Generator) -> Arrays:
+    return _data(rng, *rng.integers(2, 9, size=2))
 
 
 def _column(rng: np.random.Generator) -> Arrays:
@@ -43,7 +47,8 @@ def _drift(X: np.ndarray, y: np.ndarray, w: np.ndarray, eta: float) -> np.ndarra
 EXERCISES = {
     "incremental-first": Exercise(
         reference=lambda X, y: int(np.argmax(np.abs(X.T @ y))),
-        draw=_data,
+        draw=_any_shape,
+        trials=200,
         hint="while all weights are tiny the residual is y: which 4 x·e is largest, for either sign? Lengths count.",
     ),
     "incremental-column": Exercise(

@@ -24,14 +24,13 @@ def _classifier(rng: np.random.Generator) -> Arrays:
 
 
 def _independent(rng: np.random.Generator) -> Arrays:
-    """Two rows at an angle below 90°; every other time so different in length that only the shorter one supports."""
-    u, v = np.linalg.qr(rng.normal(size=(4, 2)))[0].T
-    long = 5.0 if rng.random() < 0.5 else 1.0
-    return (np.array([u, long * (0.8 * u + 0.6 * v)]),)
+    """Up to five rows of different lengths at all angles; about every other time all of them support."""
+    n = int(rng.integers(2, 6))
+    return (rng.normal(size=(n, n + 3)) * np.exp(rng.uniform(-0.7, 0.7, size=(n, 1))),)
 
 
 def _interpolates(Z: np.ndarray) -> bool:
-    return bool(np.allclose(Z @ maxmargin.hard_margin(*_signed(Z)).w, 1, atol=1e-9))
+    return bool(np.abs(Z @ maxmargin.hard_margin(*_signed(Z)).w - 1).max() < 1e-9)
 
 
 def _train_and_validation(rng: np.random.Generator) -> Arrays:
@@ -56,6 +55,7 @@ EXERCISES = {
     "margin-interpolates": Exercise(
         reference=_interpolates,
         draw=_independent,
+        trials=80,
         hint="write the interpolator as a combination of the rows; what must be true of its coefficients?",
     ),
     "margin-rate": Exercise(

@@ -31,17 +31,19 @@ def _with_interpolator(rng: np.random.Generator) -> Arrays:
     return X, y, minnorm.limit(X, y, rng.normal(size=4))
 
 
-def _is_straight(w0: np.ndarray, _: np.ndarray, X: np.ndarray, y: np.ndarray) -> bool:
-    """A start that is no solution, whose residual lies along one left singular vector."""
-    b = np.linalg.svd(X)[0].T @ (y - X @ w0)
-    return bool(np.isfinite(b).all() and np.abs(b).max() > 1e-6 and np.sort(np.abs(b))[-2] < 1e-9 * np.abs(b).max())
+def _bend(w0: np.ndarray, _: np.ndarray, X: np.ndarray, y: np.ndarray) -> float:
+    """The residual's second largest component along the left singular vectors, over the largest; a solution is none."""
+    b = np.sort(np.abs(np.linalg.svd(X)[0].T @ (y - X @ w0)))
+    return float(b[-2] / b[-1]) if b[-1] > 1e-6 * np.abs(y).max() else np.inf
 
 
-def _leads_to(D: np.ndarray, _: np.ndarray, X: np.ndarray, y: np.ndarray, w: np.ndarray) -> bool:
-    """Symmetric, positive definite, and preconditioned descent from zero ends at w."""
-    if not np.allclose(D, D.T) or np.linalg.eigvalsh(D)[0] <= 0:
-        return False
-    return np.allclose(D @ X.T @ np.linalg.solve(X @ D @ X.T, y), w, atol=1e-8)
+def _astray(D: np.ndarray, _: np.ndarray, X: np.ndarray, y: np.ndarray, w: np.ndarray) -> float:
+    """How far from w the descent from zero ends that D, symmetric and positive definite, preconditions."""
+    skew = np.abs(D - D.T).max() / np.abs(D).max(initial=1e-300)
+    if np.linalg.eigvalsh((D + D.T) / 2)[0] <= 0:
+        return np.inf
+    end = D @ X.T @ np.linalg.lstsq(X @ D @ X.T, y, rcond=None)[0]
+    return float(max(skew, np.abs(end - w).max() / np.abs(w).max()))
 
 
 EXERCISES = {
@@ -53,7 +55,7 @@ EXERCISES = {
     "minnorm-straight": Exercise(
         reference=lambda X, y: np.zeros(X.shape[1]),
         draw=_wide,
-        judge=_is_straight,
+        error=_bend,
         hint="U.T @ (y - X @ w0) must have exactly one entry that is not zero: leave a solution along one direction.",
     ),
     "minnorm-fastest": Exercise(
@@ -69,7 +71,7 @@ EXERCISES = {
     "minnorm-metric": Exercise(
         reference=lambda X, y, w: np.eye(len(w)),
         draw=_with_interpolator,
-        judge=_leads_to,
+        error=_astray,
         hint="which vectors does D X.T reach? Find one of them that D can send to w while staying positive definite.",
     ),
 }

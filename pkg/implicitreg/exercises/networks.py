@@ -26,10 +26,22 @@ def _epoch(rng: np.random.Generator) -> Arrays:
     return float(rng.uniform(0.01, 0.2)), n, n * int(rng.integers(2, 9)), int(rng.integers(1, 6)), rng.uniform(0.5, 2)
 
 
+def _layer(rng: np.random.Generator) -> Arrays:
+    """Inputs and output gradients; now and then so long that nobody has room for a gradient."""
+    n, d, k = (2, 300_000, 300_000) if rng.random() < 0.2 else rng.integers(1, 6, size=3)
+    return rng.normal(size=(n, d)), rng.normal(size=(n, k))
+
+
 def _norms(a: np.ndarray, delta: np.ndarray) -> np.ndarray:
-    """By forming every gradient."""
-    rows = delta[:, :, None] * a[:, None, :]
-    return (rows**2).sum((1, 2)) + (delta**2).sum(1)
+    """Of outer products, with the bias as one more input of 1."""
+    a = np.column_stack([a, np.ones(len(a))])
+    return np.einsum("ik,ik->i", delta, delta) * np.einsum("id,id->i", a, a)
+
+
+def _short_or_long(rng: np.random.Generator) -> Arrays:
+    """Gradients in rows, one more, and a ridge; now and then so long that nobody has room for a covariance matrix."""
+    m, p = int(rng.integers(2, 7)), 300_000 if rng.random() < 0.15 else 12
+    return rng.normal(size=(m, p)) + 1, rng.normal(size=p), float(rng.uniform(0.1, 2))
 
 
 def _precondition(J: np.ndarray, g: np.ndarray, lam: float) -> np.ndarray:
@@ -44,17 +56,17 @@ EXERCISES = {
     ),
     "networks-ghost": Exercise(
         reference=_norms,
-        draw=lambda rng: (rng.normal(size=(4, 3)), rng.normal(size=(4, 2))),
+        draw=_layer,
         hint="the gradient in W is an outer product, and the layer has a bias too.",
     ),
     "networks-precondition": Exercise(
         reference=_precondition,
-        draw=lambda rng: (rng.normal(size=(5, 12)) + 1, rng.normal(size=12), float(rng.uniform(0.1, 2))),
+        draw=_short_or_long,
         hint="centre the rows first, mind 1/(m - 1), and look for an (m, m) system: the Woodbury identity.",
     ),
     "networks-unbiased": Exercise(
         reference=lambda rows: np.mean((rows @ rows.T)[~np.eye(len(rows), dtype=bool)]),
-        draw=lambda rng: (rng.normal(size=(5, 3)) + 0.3,),
+        draw=lambda rng: (rng.normal(size=(int(rng.integers(2, 8)), 3)) + 0.3,),
         hint="what is the mean of g_i . g_j for two different examples, and for one and the same?",
     ),
 }

@@ -30,7 +30,8 @@ def _chain(xs: np.ndarray, theta: np.ndarray) -> float:
 
 
 def _rows(rng: np.random.Generator) -> Arrays:
-    return rng.normal(size=(6, 20_000)) / 50, rng.normal(size=20_000) / 50
+    n, p = int(rng.integers(2, 7)), 300_000
+    return rng.normal(size=(n, p)) / 100, rng.normal(size=p) / 100
 
 
 EXERCISES = {
@@ -52,6 +53,7 @@ EXERCISES = {
     "predictions-chain": Exercise(
         reference=_chain,
         draw=_rows,
+        trials=5,
         hint="average last; and H is a mean, too, over examples that need not be the one that pushes.",
     ),
     "predictions-bias": Exercise(

@@ -38,9 +38,9 @@ def _dip(h: float) -> list[float]:
     return [corollaries.skew_effect(H, corner, corner, 1.0, s) for s in (None, np.log(2))]
 
 
-def _symmetric(v: np.ndarray, _: np.ndarray, k: int) -> bool:
-    """Whether a batch with these weights has the mean and covariance of one example, and no third moment."""
-    return bool(np.isfinite(v).all() and np.allclose([v.sum(), v @ v, (v**3).sum()], [1, 1, 0], atol=1e-9))
+def _skew(v: np.ndarray, _: np.ndarray, k: int) -> float:
+    """How far a batch with these weights is from the mean and covariance of one example and no third moment."""
+    return float(np.abs([v.sum() - 1, v @ v - 1, (v**3).sum()]).max())
 
 
 def _first(eta: float) -> int:
@@ -79,7 +79,7 @@ EXERCISES = {
     "sde-weights": Exercise(
         reference=np.ones,
         draw=_size,
-        judge=_symmetric,
+        error=_skew,
         hint="print the three sums. Which of them is off, and can it be changed without moving the others?",
     ),
     "sde-first": Exercise(

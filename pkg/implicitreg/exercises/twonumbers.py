@@ -48,11 +48,12 @@ def _noise(rng: np.random.Generator) -> tuple[np.ndarray, int]:
     return values, int(rng.integers(1, B))
 
 
-def _has_the_numbers(weights: np.ndarray, _truth: np.ndarray, noise: np.ndarray, b: int) -> bool:
-    """Sums of 1, and means of 1/B and of squares that add up to 1/b, within five standard errors."""
+def _off(weights: np.ndarray, _: np.ndarray, noise: np.ndarray, b: int) -> float:
+    """By how much the sums differ from 1; inf where the means are not 1/B, or the squares do not add up to 1/b in the
+    mean, within five standard errors."""
     squares, root, B = (weights**2).sum(1), np.sqrt(len(weights)), noise.shape[1]
     near = lambda values, truth: np.abs(values.mean(0) - truth) < 5 * values.std(0) / root + 1e-9  # noqa: E731
-    return bool(np.abs(weights.sum(1) - 1).max() < 1e-9 and near(weights, 1 / B).all() and near(squares, 1 / b))
+    return float(np.abs(weights.sum(1) - 1).max()) if near(weights, 1 / B).all() and near(squares, 1 / b) else np.inf
 
 
 EXERCISES = {
@@ -80,7 +81,8 @@ EXERCISES = {
     "twonumbers-weights": Exercise(
         reference=lambda noise, b: np.empty(noise.shape),
         draw=_noise,
-        judge=_has_the_numbers,
+        error=_off,
+        trials=6,
         hint="check the three conditions one by one: sums, means, mean of the squares. A number less the mean of its "
         "row has no longer the variance 1.",
     ),
