@@ -391,6 +391,15 @@ def test_shape_selects_another_solution_at_depth_three_however_small_alpha():
         np.testing.assert_allclose(shaped, [0, 5 / 3, 0], atol=1e-15)
 
 
+def test_columns_and_shape_of_very_different_sizes():
+    """min sum w_j/c_j subject to x w = 1, at depth three: x_1 c_1 = 2 x_2 c_2, so that w = (1/x_1, 0)."""
+    x = np.array([1e-20, 1e20])
+    c = np.array([2, 1]) / x / 2e20
+    found = diagonal.limit(x[None], [1.0], log_alpha=-200.0, depth=3, signed=False, shape=c)
+    np.testing.assert_allclose(found.w, [1e20, 0], rtol=1e-12)
+    np.testing.assert_allclose(found.dual * c * x / 3, [1, 1 / 2], rtol=1e-12)  # the gap that closes, and the other
+
+
 def test_shape_is_forgotten_at_depth_two_at_a_logarithmic_rate():
     distance = [diagonal.limit([[1, 1.2, 2]], [2], log_alpha=a, shape=[1, 1, 0.25]).w[2] - 1 for a in (-3.0, -300.0)]
     assert distance[0] < -0.1

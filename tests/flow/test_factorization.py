@@ -466,6 +466,32 @@ def test_deep_flow_against_the_numerical_gradient():
     assert decrease == pytest.approx(-slope @ slope, rel=1e-6)  # dℓ/dt = −|∇ℓ|² over all the factors
 
 
+@pytest.mark.parametrize("unit", [1e-12, 1.0, 1e12])
+def test_one_factor_from_zero_is_an_exponential(unit):
+    t = np.array([1 / 16, 0.0, 40.0])
+    W = mf.deep_gradient_flow([[[0.0]]], lambda W: W - unit / 4, t)[:, 0, 0]
+    np.testing.assert_allclose(W, -unit / 4 * np.expm1(-t), rtol=1e-9)
+
+
+@pytest.mark.parametrize("small", [0.0, 1e-200])
+def test_one_of_two_factors_from_zero_is_a_hyperbolic_sine(small):
+    """With the constant gradient -1: a' = b and b' = a, from 0 and 1."""
+    t = [1 / 16, 1.0, 3.0]
+    W = mf.deep_gradient_flow([[[small]], [[1.0]]], lambda W: -np.ones((1, 1)), t)[:, 0, 0]
+    np.testing.assert_allclose(W, np.sinh(2 * np.array(t)) / 2, rtol=1e-9)
+
+
+@pytest.mark.parametrize("small", [1e-100, 1e-8])
+def test_factors_that_are_all_small_grow_by_the_right_factor(small):
+    t = np.array([1.0, 5.0])
+    W = mf.deep_gradient_flow([[[small]], [[small]]], lambda W: -np.ones((1, 1)), t)[:, 0, 0]
+    np.testing.assert_allclose(W / small**2, np.exp(2 * t), rtol=1e-8)
+
+
+def test_two_factors_at_zero_stay():
+    np.testing.assert_array_equal(mf.deep_gradient_flow([[[0.0]], [[0.0]]], lambda W: W - 1, [1.0]), [[[0.0]]])
+
+
 # Bad input
 
 

@@ -33,7 +33,7 @@ LEAKY = neuron.leaky_relu(0.3)
 
 NO_UNITS = {
     "factorization.completion_example", "factorization.razin_cohen", "geometry.entropy", "geometry.hypentropy",
-    "geometry.increasing_times", "geometry.power", "geometry.quadratic", "homogeneous.xor_certificate",
+    "geometry.power", "geometry.quadratic", "homogeneous.xor_certificate",
     "maxmargin.degenerate_example", "neuron.leaky_relu", "neuron.relu_example",
 }  # fmt: skip
 """Constructors and examples: their numbers stand for themselves."""

@@ -155,6 +155,17 @@ def test_the_gram_matrix_knows_the_moments():
     assert torch.allclose(moments.sq_norm, from_gram.sq_norm, rtol=1e-11)
 
 
+@pytest.mark.parametrize("module", [gradstats, naive], ids=["fast", "naive"])
+def test_the_gram_matrix_of_one_example(module):
+    """The gradient of (w . x + b)² / 2 at w = (1, 2), b = 3, x = (3, -4) is -2 (3, -4, 1)."""
+    model = nn.Linear(2, 1, dtype=torch.float64)
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[1.0, 2.0]]))
+        model.bias.fill_(3.0)
+    x = torch.tensor([[3.0, -4.0]], dtype=torch.float64)
+    assert module.gram(model, lambda outputs, _: outputs[:, 0] ** 2 / 2, x, x).tolist() == [[4 * 26.0]]
+
+
 def test_results_are_detached_and_leave_nothing_behind():
     example = build("conv, padding, pooling")
     with torch.no_grad():
@@ -300,7 +311,7 @@ BAD = {
 @pytest.mark.parametrize("module", [gradstats, naive], ids=["fast", "naive"])
 def test_bad_input_is_refused(module, statistic, fault):
     changes, error, message = BAD[fault]
-    if fault == "one example" and statistic == "per_example":
+    if fault == "one example" and statistic in ("per_example", "gram"):
         pytest.skip("one row is fine")
     with pytest.raises(error, match=message):
         getattr(module, statistic)(**arguments(**changes))

@@ -248,6 +248,8 @@ def limit(
         signed) has X w = y; the message then gives the residual that (non-negative) least squares leaves.
     TypeError
         If an argument is not numeric, or ``depth`` is not an integer.
+    RuntimeError
+        If Newton's method does not converge, as at depth 2 with columns of sizes that differ by very much.
 
     Notes
     -----
@@ -292,7 +294,11 @@ def limit(
     M = np.tile(depth * (log_alpha + np.log(c)), (2 if _flag("signed", signed) else 1, 1))
     if M.max() > LARGEST_LOG_WEIGHT:
         raise ValueError(f"shape has the entry {c.max():g}: its power {depth} times alpha's overflows")
-    return _limit(X, y, M, depth, None if depth == 2 else c ** (depth - 2) * (depth - 2) / depth)
+    if depth == 2:
+        return _limit(X, y, M)
+    s = _solvers.unit(X, axis=0)  # s w is the limit for X / s, with gaps that close s times as fast
+    scaled = _limit(X / s, y, M + np.log(s), depth, s * c ** (depth - 2) * (depth - 2) / depth)
+    return DiagonalLimit(scaled.w / s, scaled.dual)
 
 
 def untied_limit(X: ArrayLike, y: ArrayLike, u0: ArrayLike, v0: ArrayLike) -> DiagonalLimit:

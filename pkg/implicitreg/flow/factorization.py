@@ -449,7 +449,7 @@ def deep_gradient_flow(
     Notes
     -----
     Proved: :math:`W_{j+1}^\top W_{j+1}-W_jW_j^\top` is conserved. Dormand–Prince 8(5,3), rtol 1e-10 and atol 1e-10
-    times the smallest norm of a factor.
+    times the size of the smallest factor: its norm or, where that is more, what it gains before the velocities change.
 
     Examples
     --------
@@ -474,8 +474,11 @@ def deep_gradient_flow(
         parts = [_product(Ws[j + 1 :], len(M)).T @ G @ _product(Ws[:j], q).T for j, M in enumerate(Ws)]
         return -np.concatenate([part.ravel() for part in parts])
 
-    atol = 1e-10 * min(float(np.linalg.norm(M)) for M in factors)
-    states = _trajectory(rate, np.concatenate([M.ravel() for M in factors]), t, atol=max(atol, 1e-300))
+    start, t = np.concatenate([M.ravel() for M in factors]), vector("t", t)
+    slopes = unpack(rate(0.0, start))
+    tau = _while_straight(rate, start, max(float(t.max()), 0.0))
+    size = min(max(_solvers.norm(M), tau * _solvers.norm(slope)) for M, slope in zip(factors, slopes, strict=True))
+    states = _trajectory(rate, start, t, atol=max(1e-10 * size, 1e-300))
     return np.array([_product(unpack(state), q) for state in states])
 
 
@@ -541,6 +544,13 @@ def _trajectory(rate: Callable, start: np.ndarray, t: ArrayLike, **options: obje
     advice = "earlier times, or a smaller start (the flow may be stiff, or blow up)"
     options = {"method": "DOP853", "rtol": 1e-10} | options
     return _solvers.integrate(f"t = {t.max():g}", rate, start, t, most=_MOST_CALLS, advice=advice, **options)
+
+
+def _while_straight(rate: Callable, start: np.ndarray, last: float) -> float:
+    """The time, at most ``last``, in which the velocity changes by its own size."""
+    h, v = 1e-6 * last, rate(0.0, start)
+    bend = _solvers.norm(rate(h, start + h * v) - v)
+    return min(last, h * _solvers.norm(v) / bend) if bend > 0 else last
 
 
 def _joint_spectrum(A: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -51,7 +51,7 @@ def grad_trace(model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor) ->
 
 def gram(model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor) -> Tensor:
     """All products g_i . g_j: (n, n)."""
-    with _alone(model, loss, inputs, targets) as sample:
+    with _alone(model, loss, inputs, targets, least=1) as sample:
         g = gradients(sample)
     return g @ g.T
 

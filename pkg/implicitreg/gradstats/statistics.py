@@ -200,7 +200,7 @@ def gram(
     Raises
     ------
     ValueError
-        If there are fewer than two examples; the losses are not (n,), not finite, not those of the examples in other
+        If there is no example; the losses are not (n,), not finite, not those of the examples in other
         company, or depend on chance; a gradient is not finite or has no rule in torch; dtypes or devices differ; a
         parameter has a hook.
     TypeError
@@ -223,7 +223,7 @@ def gram(
     [[1.0, 3.0], [3.0, 9.0]]
     """
     size = size_of_chunks(chunk_size)
-    with entered(model, loss, inputs, targets, verify=verify) as sample:
+    with entered(model, loss, inputs, targets, least=1, verify=verify) as sample:
         K = computed("gram", sample, size, verify).detach()
     check_finite("the row of the Gram matrix", K)
     return K
