@@ -134,10 +134,10 @@ class Ghost:
             _add_products(K, U, V)
         K = K.tril() + K.tril(-1).T
         if self.copy.verified:
-            first, other = ([piece.reshape(-1) for piece in self.copy.gradient(k)] for k in (0, 1))
-            loop = [sum(map(torch.dot, g, h)) for g, h in ((first, first), (first, other), (other, other))]
-            i, j = self.copy.pair
-            if not close(K[[i, i, j], [i, j, j]], torch.stack(loop)):
+            pair = self.copy.pair
+            rows = [[piece.reshape(-1) for piece in self.copy.gradient(k)] for k in range(len(pair))]
+            loop = torch.stack([sum(map(torch.dot, g, h)) for g in rows for h in rows])
+            if not close(K[pair][:, pair].reshape(-1), loop):
                 raise Unfit
         return K
 
