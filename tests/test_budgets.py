@@ -7,7 +7,7 @@ from implicitreg import FiniteProblem, training
 from implicitreg.diagrams import corollaries, landscapes
 from implicitreg.ensembles import particles
 from implicitreg.flow import diagonal, factorization, geometry, homogeneous, maxmargin
-from implicitreg.gap import onestep, schedules
+from implicitreg.gap import one_data_set, onestep, training_sets
 from implicitreg.noise import escape, leastsquares, msgd, replicas, sampling
 from torch import nn
 
@@ -40,7 +40,7 @@ REFUSED = {
     "mirror descent": ("k", lambda: geometry.mirror_descent(X, Y, geometry.quadratic(), 0.1, MANY, [0, 0])),
     "many steps on much data": ("k", lambda: diagonal.gradient_descent(np.ones((1, 10**5)), [1.0], 0.1, 10**6, 0.1)),
     "many steps": ("T", lambda: onestep.many_steps(TOY, 0.1, 5, MANY)),
-    "epochs": ("epochs", lambda: schedules.data_modified_gd(TOY, 0.1, K=2, epochs=MANY)),
+    "epochs": ("epochs", lambda: one_data_set.data_modified_gd(TOY, 0.1, K=2, epochs=MANY)),
     "derivatives": ("order", lambda: TOY.derivatives(MANY)),
     "ridge": ("T", lambda: corollaries.tune_ridge([[1.0]], [[1.0]], [1.0], [1.0], 0.1, MANY, 5)),
     "atoms": ("m", lambda: landscapes.hermite(MANY)),
@@ -80,16 +80,16 @@ def test_a_late_time_of_a_stiff_flow_ends_in_an_error(monkeypatch):
 def test_a_flow_that_blows_up_before_the_last_time_ends_in_an_error(monkeypatch):
     """θ' = 3θ²/2 · θ from 1: 1/θ² = 1 - 3t, so that nothing is left after t = 1/3."""
     falling = FiniteProblem([lambda t: -(t[0] ** 4) / 4, lambda t: -(t[0] ** 4) / 2], [0.5, 0.5], [1.0])
-    assert schedules.fixed_horizon(falling, [0.01, 0.2], v=0.5, a=0.0).theta.ravel() == pytest.approx(
+    assert one_data_set.fixed_horizon(falling, [0.01, 0.2], v=0.5, a=0.0).theta.ravel() == pytest.approx(
         [0.97**-0.5, 0.4**-0.5], rel=1e-9
     )
-    monkeypatch.setattr(schedules, "MAX_VELOCITIES", 500)
+    monkeypatch.setattr(one_data_set, "MAX_VELOCITIES", 500)
     for tau in ([0.01, 0.2, 0.5], 1.0):
         with pytest.raises(RuntimeError, match=r"tau = .*; expected earlier times"):
-            schedules.fixed_horizon(falling, tau, v=0.5, a=0.0)
+            one_data_set.fixed_horizon(falling, tau, v=0.5, a=0.0)
 
 
 def test_the_sum_over_pairs_reads_only_the_points_that_are_used():
     """A training set of 10^12 points, of which two batches name three."""
-    assert schedules.pair_sum([1, 1], [[0, 10**11], [5]], 10**12) == pytest.approx(1e-12, rel=1e-12)
-    assert schedules.pair_sum([1, 1], [[0, 7], [7]], 10**12) == pytest.approx(1e-12 - 0.5, rel=1e-12)
+    assert training_sets.pair_sum([1, 1], [[0, 10**11], [5]], 10**12) == pytest.approx(1e-12, rel=1e-12)
+    assert training_sets.pair_sum([1, 1], [[0, 7], [7]], 10**12) == pytest.approx(1e-12 - 0.5, rel=1e-12)

@@ -14,7 +14,7 @@ from implicitreg._brief import brief
 from implicitreg.diagrams import landscapes
 from implicitreg.ensembles import particles
 from implicitreg.flow import factorization, geometry, homogeneous, neuron
-from implicitreg.gap import gaussian, onestep, precondition, schedules
+from implicitreg.gap import gaussian, onestep, penalties, precondition
 from implicitreg.gradstats import moments
 from implicitreg.noise import leastsquares, replicas, sampling
 from implicitreg.noise.msgd import train
@@ -53,7 +53,7 @@ OBJECTS = {
         lambda model: ensembles.losses(model, square, THETAS, *MANY),
         lambda model: ensembles.gradients(model, square, THETAS, *MANY),
         lambda model: moments(model, square, INPUTS, TARGETS),
-        lambda model: schedules.modified_loss(model, square, INPUTS, TARGETS, eta=0.1, batch_size=2),
+        lambda model: penalties.modified_loss(model, square, INPUTS, TARGETS, eta=0.1, batch_size=2),
         lambda model: precondition.InverseCovariance(MODEL.parameters(), 0.1).refresh(model, square, INPUTS, TARGETS),
         lambda model: train(model, (INPUTS, TARGETS), kind="gd", b=4, eta=0.1, steps=1, loss=square, progress=False),
     ],
@@ -70,7 +70,7 @@ OBJECTS = {
     "gradient": [lambda gradient: factorization.deep_gradient_flow([[[1.0]]], gradient, [1.0])],
     "factors": [lambda factors: factorization.deep_gradient_flow(factors, np.ones_like, [1.0])],
     "layers": [homogeneous.layer_imbalance, homogeneous.alignment],
-    "inputs": [lambda x: schedules.modified_gradient(MODEL, square, x, TARGETS, eta=0.1, batch_size=2)],
+    "inputs": [lambda x: penalties.modified_gradient(MODEL, square, x, TARGETS, eta=0.1, batch_size=2)],
     "widths": [ir.nets.mlp],
     "channels": [lambda channels: ir.nets.conv(channels, 10, size=8)],
     "replicas": [lambda r: replicas.train(r, [MODEL], *MANY, steps=1)],

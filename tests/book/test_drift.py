@@ -10,7 +10,7 @@ import torch
 from implicitreg import FiniteProblem, exact, gap, records, runbook
 from implicitreg.checks import CheckFailed, check, rate
 from implicitreg.experiments import drift_slope, tracking
-from implicitreg.gap import onestep, schedules
+from implicitreg.gap import one_data_set, onestep, penalties, training_sets
 
 ETAS = 0.02 / 2.0 ** np.arange(5)
 
@@ -79,7 +79,7 @@ def off(prediction, **options):
 
 
 def predicted(factor=1.0, **options):
-    return lambda e: factor * schedules.drift(NET, e, **options)
+    return lambda e: factor * training_sets.drift(NET, e, **options)
 
 
 # --- one data set, two steps ------------------------------------------------------------------------------------
@@ -228,7 +228,7 @@ def replaced(claimed=0.0):
 def test_with_replacement_does_not_drift():
     check("ours-with-replacement", atol=0.15, **replaced())
     plans = itertools.product(itertools.product(range(3), repeat=2), repeat=3)
-    assert np.mean([schedules.pair_sum([1] * 3, plan, 3) for plan in plans]) == pytest.approx(0, abs=1e-14)
+    assert np.mean([training_sets.pair_sum([1] * 3, plan, 3) for plan in plans]) == pytest.approx(0, abs=1e-14)
 
 
 def additive(curvatures=(1.0, 1.0)):
@@ -307,7 +307,7 @@ def modified(c=0.25):
 def test_modified_loss_by_brute_force():
     check("roberts-modified-loss", atol=0.15, **modified())
     by_hand = over_data(2, lambda d: descend(0.1, [d, d], penalty=lambda t: 0.25 * 0.1 / 2 * grad_trace(t)))
-    got = schedules.modified_gd(NET, 0.1, N=2, K=2).theta
+    got = training_sets.modified_gd(NET, 0.1, N=2, K=2).theta
     check("roberts-modified-loss", atol=1e-14, measured=got, predicted=by_hand)
 
 
@@ -346,26 +346,26 @@ DRAWS = list(itertools.product(itertools.product(DATA, repeat=2), repeat=2))
 PLANS = {"epochs": SHUFFLES, "subsets": SUBSETS, "with_replacement": DRAWS}
 
 
-def penalties(ddof=1):
+def three_penalties(ddof=1):
     """Smith − Barrett–Dherin over all shuffles, and tr S by its pairs."""
     g = np.array([grad(i, START) for i in DATA])
     of = lambda b: np.mean([grad(i, START) for i in b], axis=0)  # noqa: E731
-    smith = np.mean([schedules.smith_penalty([of(b) for b in plan], 0.1) for plan in SHUFFLES])
+    smith = np.mean([penalties.smith_penalty([of(b) for b in plan], 0.1) for plan in SHUFFLES])
     trace = sum(np.sum((a - b) ** 2) for a, b in itertools.combinations(g, 2)) / (4 * (4 - ddof))
     return {
-        "measured": smith - schedules.barrett_dherin_penalty(g, 0.1),
+        "measured": smith - penalties.barrett_dherin_penalty(g, 0.1),
         "predicted": 0.1 / 4 * (1 / 2 - 1 / 4) * trace,
     }
 
 
 def test_penalties_differ_by_the_trace():
-    check("ours-smith-minus-barrett", atol=1e-14, **penalties())
+    check("ours-smith-minus-barrett", atol=1e-14, **three_penalties())
     g = [grad(i, START) for i in DATA]
     check(
         "ours-smith-minus-barrett",
         atol=1e-14,
-        measured=schedules.roberts_penalty(g, 0.1, batch_size=2),
-        predicted=penalties()["predicted"],
+        measured=penalties.roberts_penalty(g, 0.1, batch_size=2),
+        predicted=three_penalties()["predicted"],
     )
 
 
@@ -386,7 +386,7 @@ def on_every_data_set(ddof=1):
 def test_modified_gd_on_every_data_set():
     check("roberts-remark-larger-batches", atol=0.15, **on_every_data_set())
     push = lambda t: 0.1 / 4 / 4 * 4 / 3 * grad_trace(t, np.array([2, 1, 1]) / 4)  # noqa: E731
-    got = schedules.data_modified_gd(SET, 0.1, K=2)[-1]
+    got = one_data_set.data_modified_gd(SET, 0.1, K=2)[-1]
     check("roberts-remark-larger-batches", atol=1e-14, measured=got, predicted=descend(0.1, [DATA] * 2, penalty=push))
 
 
@@ -420,7 +420,7 @@ def sampled(sampler, numbers):
 
 @pytest.mark.parametrize("sampler", PLANS)
 def test_samplers_have_their_drift_and_spread(sampler):
-    numbers = schedules.two_numbers(sampler, N=4, K=2)
+    numbers = one_data_set.two_numbers(sampler, N=4, K=2)
     drift, spread = sampled(sampler, (numbers.D, numbers.A))
     check("ours-sampler-drift", atol=0.15, **drift)
     check("ours-sampler-spread", atol=0.02, **spread)
@@ -447,7 +447,7 @@ def shifted(a, used=None, tau=0.64):
             for _ in range(2):
                 gd -= eta * (SLOPES[0](gd) + SLOPES[1](gd)) / 2
         shifts.append((x.mean() - gd) / eta)
-    m = schedules.fixed_horizon(PAIR, tau, v=0.5, a=a if used is None else used).m[0]
+    m = one_data_set.fixed_horizon(PAIR, tau, v=0.5, a=a if used is None else used).m[0]
     return {"measured": 2 * shifts[1] - shifts[0], "predicted": m}
 
 
@@ -529,7 +529,7 @@ CONTROLS = {
     # the sign of kappa3
     "roberts-abstract-regularizes": lambda: gap_difference(sign=-1.0),
     # 1/N in place of 1/(N − 1)
-    "ours-smith-minus-barrett": lambda: penalties(ddof=0),
+    "ours-smith-minus-barrett": lambda: three_penalties(ddof=0),
     "roberts-remark-larger-batches": lambda: on_every_data_set(ddof=0),
     # what independent steps keep, for epochs
     "ours-sampler-drift": lambda: sampled("epochs", (0.5, 0.5))[0],

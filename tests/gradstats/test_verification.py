@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from implicitreg import ensembles, gradstats, nets
-from implicitreg.gap import precondition, schedules
+from implicitreg.gap import penalties, precondition
 from implicitreg.gradstats import _copy, naive
 from torch import nn
 from unruly import (
@@ -89,7 +89,7 @@ def test_the_penalty_of_a_model_with_micro_batches_is_that_of_its_examples():
     model, (x, y), eta, n = network("micro-batches"), data(64), 0.1, 16
     expected = (truth("moments", model, cross_entropy, x, y)[0]
                 + eta / 4 * (1 / n - 1 / 64) * truth("grad_trace", model, cross_entropy, x, y)[0])  # fmt: skip
-    got = schedules.modified_gradient(model, cross_entropy, x, y, eta=eta, batch_size=n)
+    got = penalties.modified_gradient(model, cross_entropy, x, y, eta=eta, batch_size=n)
     assert error(got, [expected]) < EXACT
 
 
@@ -312,7 +312,7 @@ def test_a_target_out_of_range_is_refused():
 
 def test_what_builds_on_the_gradients_names_what_is_wrong():
     model, (x, y) = network("linear"), data(6)
-    for function in (schedules.modified_gradient, schedules.modified_loss):
+    for function in (penalties.modified_gradient, penalties.modified_loss):
         with pytest.raises(TypeError, match="inputs is a NoneType"):
             function(model, cross_entropy, None, y, eta=0.1, batch_size=2)
         with pytest.raises(ValueError, match="couples the examples"):

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from implicitreg.exercises import Exercise
-from implicitreg.gap import schedules
+from implicitreg.gap import training_sets
 
 __all__ = ["EXERCISES"]
 
@@ -21,7 +21,7 @@ def _curvatures(rng: np.random.Generator) -> Arrays:
 
 def _drift(h: np.ndarray, p: np.ndarray, theta: float, eta: float, N: int, K: int) -> float:
     """By the pairs of steps: each contributes eta²/(2N) times the derivative of the variance of the gradient."""
-    pairs = schedules.modified_coefficient(K) * 2 * K
+    pairs = training_sets.modified_coefficient(K) * 2 * K
     mean = p @ h
     return eta**2 * pairs / (2 * N) * 2 * theta * (p @ (h - mean) ** 2)
 
@@ -57,7 +57,7 @@ EXERCISES = {
         hint="every pair of steps j < k once; W @ W.T holds their overlaps.",
     ),
     "drift-momentum": Exercise(
-        reference=lambda beta: schedules.modified_coefficient(2, beta),
+        reference=lambda beta: training_sets.modified_coefficient(2, beta),
         draw=lambda rng: (float(rng.uniform(0, 0.99)),),
         hint="the one pair of steps has weight 1; the penalty acts with a_1 + a_2, where a_2 = 1 + beta.",
     ),

@@ -4,16 +4,27 @@ from typing import TYPE_CHECKING
 
 from implicitreg._lazy import attach
 
-__all__ = ["drift", "gaussian", "moments", "one_step", "onestep", "precondition", "schedules", "variance"]
+__all__ = [
+    "drift",
+    "gaussian",
+    "moments",
+    "one_data_set",
+    "one_step",
+    "onestep",
+    "penalties",
+    "precondition",
+    "training_sets",
+    "variance",
+]
 
 if TYPE_CHECKING:
-    from implicitreg.gap import gaussian, onestep, precondition, schedules
+    from implicitreg.gap import gaussian, one_data_set, onestep, penalties, precondition, training_sets
     from implicitreg.gap.onestep import moments, one_step, variance
-    from implicitreg.gap.schedules import drift
+    from implicitreg.gap.training_sets import drift
 else:
     __getattr__, __dir__ = attach(
         __name__,
         __all__,
-        {"drift": "schedules", "moments": "onestep", "one_step": "onestep", "variance": "onestep"},
-        torch=["onestep", "precondition", "schedules"],
+        {"drift": "training_sets", "moments": "onestep", "one_step": "onestep", "variance": "onestep"},
+        torch=["one_data_set", "onestep", "penalties", "precondition", "training_sets"],
     )

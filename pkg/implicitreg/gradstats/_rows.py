@@ -146,11 +146,11 @@ def quadratic(sample: Sample, V: Tensor) -> Tensor:
         V = torch.linalg.qr(V, mode="r").R  # V'V is the same
     total = V.new_zeros(())
     for part in sample.parts(MEAN):
-        g = naive.flat(torch.autograd.grad(part.losses().sum(), part.theta, create_graph=True, materialize_grads=True))
+        g = naive._flat(torch.autograd.grad(part.losses().sum(), part.theta, create_graph=True, materialize_grads=True))
         if not g.requires_grad:
             continue
         for v in V:
-            total += v @ naive.flat(torch.autograd.grad(g @ v, part.theta, retain_graph=True, materialize_grads=True))
+            total += v @ naive._flat(torch.autograd.grad(g @ v, part.theta, retain_graph=True, materialize_grads=True))
     return total / sample.n
 
 

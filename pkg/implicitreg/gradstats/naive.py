@@ -93,7 +93,7 @@ def hessian_product(sample: Sample, i: int, v: Tensor) -> Tensor:
     return _derivative(g @ v, sample.theta).detach()
 
 
-def flat(parts: tuple[Tensor, ...]) -> Tensor:
+def _flat(parts: tuple[Tensor, ...]) -> Tensor:
     """The derivatives by the parameters as one vector: (p,)."""
     if any(part.is_sparse for part in parts):
         raise ValueError("the gradient of a parameter is sparse: expected a dense one, say sparse=False")
@@ -106,4 +106,4 @@ def _gradient(sample: Sample, i: int, create_graph: bool = False) -> Tensor:
 
 def _derivative(value: Tensor, theta: list[Tensor], create_graph: bool = False) -> Tensor:
     with explained("torch cannot differentiate the losses"):
-        return flat(torch.autograd.grad(value, theta, create_graph=create_graph, materialize_grads=True))
+        return _flat(torch.autograd.grad(value, theta, create_graph=create_graph, materialize_grads=True))

@@ -90,7 +90,7 @@ def moments(
     """
     size = size_of_chunks(chunk_size)
     with entered(model, loss, inputs, targets, verify=verify) as sample:
-        mean, squares, centred = computed("moments", sample, size, verify)
+        mean, squares, centred = _computed("moments", sample, size, verify)
     check_finite("the gradient", squares)
     n, trace = sample.n, centred.clamp(min=0) / (sample.n - 1)
     sq_norm = torch.linalg.vector_norm(mean, dtype=torch.float64) ** 2 - trace / n
@@ -161,7 +161,7 @@ def grad_trace(
     """
     size = size_of_chunks(chunk_size)
     with entered(model, loss, inputs, targets, verify=verify) as sample:
-        pulled = computed("pull", sample, size, verify)
+        pulled = _computed("pull", sample, size, verify)
     check_finite("the gradient of tr S, entry", pulled)
     return 2 / (sample.n - 1) * pulled.detach()
 
@@ -224,7 +224,7 @@ def gram(
     """
     size = size_of_chunks(chunk_size)
     with entered(model, loss, inputs, targets, least=1, verify=verify) as sample:
-        K = computed("gram", sample, size, verify).detach()
+        K = _computed("gram", sample, size, verify).detach()
     check_finite("the row of the Gram matrix", K)
     return K
 
@@ -269,7 +269,7 @@ def per_example(model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor, *
     [[1.0, 0.0], [3.0, 0.0]]
     """
     with entered(model, loss, inputs, targets, least=1, verify=verify) as sample:
-        g = computed("per_example", sample, None, verify)
+        g = _computed("per_example", sample, None, verify)
     check_finite("the gradient", g)
     return g
 
@@ -338,14 +338,14 @@ def curvature(
     [0.0, 2.0, 4.0]
     """
     with entered(model, loss, inputs, targets, least=3, verify=verify) as sample:
-        mean, pulled, along, trace_hS = computed("curvature", sample, None, verify)
+        mean, pulled, along, trace_hS = _computed("curvature", sample, None, verify)
     n = sample.n
     kappa3 = n / ((n - 1) * (n - 2)) * (along - (n - 1) * trace_hS)
     G_grad_trace = 2 / (n - 1) * mean @ pulled - 2 / n * kappa3
     return CurvatureMoments(kappa3, trace_hS - kappa3 / n, G_grad_trace)
 
 
-def computed(statistic: str, sample: Sample, size: int | None, verify: Verify) -> Any:
+def _computed(statistic: str, sample: Sample, size: int | None, verify: Verify) -> Any:
     """The statistic by the first method that fits, of a sample whose examples do not interact."""
     copy = copied(sample, verify)
     if hasattr(Ghost, statistic):
