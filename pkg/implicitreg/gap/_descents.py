@@ -1,4 +1,4 @@
-"""What the rooms of drift share: checked arguments, derivatives of all examples, and descents of many runs."""
+"""What the three modules of drift share: checked arguments, derivatives of all examples, descents of many runs."""
 
 from __future__ import annotations
 
