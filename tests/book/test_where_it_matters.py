@@ -2,6 +2,7 @@
 
 import math
 import re
+import textwrap
 from functools import cache
 from itertools import pairwise, product
 
@@ -491,6 +492,22 @@ def test_the_hill_estimate_tells_nothing():
     found = [hill((a - a.mean())[draws].mean(1)) for a in fresh()[0][3000]]
     assert 7 < bell < 11
     assert min(found) < bell < max(found)
+
+
+@pytest.mark.parametrize(
+    ("values", "chances"),
+    [([2, -1], [1 / 4, 3 / 4]), ([300, -1], [0.001, 0.999]), ([1000, -1], [1e-4, 1 - 1e-4]),
+     ([0.01, -0.02], [0.5, 0.5]), ([1, -1], [1e-12, 1 - 1e-12]), ([0.5, -1000], [0.999, 0.001])],
+)  # fmt: skip
+def test_the_printed_solution_prices_any_law(values, chances):
+    """Small and large values, and a ball that is hardly ever drawn: the game is fair."""
+    (text,) = [c.source for c in nbformat.read(CHAPTER, 4).cells if "    def rung_price" in c.source]
+    listing = re.search(r"(?m)^    def rung_price.*(?:\n        .*)+", text)[0]
+    space = {"np": np}
+    exec(textwrap.dedent(listing), space)
+    rho = space["rung_price"](values, chances)
+    assert rho > 1
+    assert np.dot(chances, np.expm1(np.log(rho) * np.array(values))) == pytest.approx(0, abs=1e-12)
 
 
 # Try your own
