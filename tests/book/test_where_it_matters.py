@@ -376,21 +376,6 @@ def test_one_example_carries_the_variance_on_fresh_splits():
     check("ours-one-example", measured=np.mean(share(3000)) / np.mean(share(0)), above=10.0)
 
 
-def test_nearly_all_labels_are_fitted_and_the_largest_example_may_change_on_fresh_splits():
-    space, largest = fresh()[2], []
-    params = [p.clone().requires_grad_() for p in space["by_sgd"][3000]]
-    assert (space["losses"](params, space["everyone"]).detach().numpy() < math.log(2)).mean() > 0.99
-    descent, g = torch.optim.SGD(params, lr=0.1), np.random.default_rng(4)
-    for t in range(41):
-        if t % 10 == 0:
-            along = [space["along_top"](G) for G in space["gradients"](params)]
-            largest.append([int(np.abs(a - a.mean()).argmax()) for a in along])
-        descent.zero_grad()
-        space["losses"](params, torch.tensor(g.integers(300, size=(6, 10)))).mean(1).sum().backward()
-        descent.step()
-    assert any(len(set(ids)) > 1 for ids in zip(*largest, strict=True))
-
-
 def log_price(pushes):
     """Of a way of one standard deviation against a third of it, by bisection."""
     u = (pushes - pushes.mean()) / pushes.std()
