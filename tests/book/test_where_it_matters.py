@@ -10,7 +10,6 @@ import implicitreg as ir
 import nbformat
 import numpy as np
 import pytest
-import torch
 from implicitreg import runbook
 from implicitreg.checks import CheckFailed, check, rate
 from implicitreg.ensembles import particles
