@@ -174,6 +174,40 @@ def test_another_loss_sees_the_class():
     assert absolute_excess("mirrored") > 0.03
 
 
+def test_the_least_absolute_guess_depends_on_its_start():
+    """From 0 one of two stays in [-1, 1]; from 0.3 it leaves."""
+    theta, coins = np.full(20_000, 0.3), np.random.default_rng(6).choice([-1.0, 1.0], (30, 20_000))
+    for y in coins:
+        theta = theta - 0.5 * np.sign(theta - y)
+    assert np.maximum(np.abs(theta) - 1, 0).mean() > 0.04
+
+
+def test_weights_that_look():
+    """The nearer of two coins: |θ| becomes (|θ| + 1)/2 with chance 3/4, (1 - |θ|)/2 otherwise; the excess is 5/18."""
+    paths = np.array([0.0])
+    chances = np.ones(1)
+    for _ in range(14):
+        paths = np.r_[(paths + 1) / 2, np.abs(1 - paths) / 2]
+        chances = np.r_[0.75 * chances, 0.25 * chances]
+    assert chances @ paths**2 / 2 == pytest.approx(5 / 18, abs=1e-3)
+    rng, theta = np.random.default_rng(7), np.zeros(40_000)
+    for _ in range(30):
+        y = rng.choice([-1.0, 1.0], (40_000, 2))
+        nearer = np.take_along_axis(y, np.abs(theta[:, None] - y).argmin(1)[:, None], 1)[:, 0]
+        theta = theta - 0.5 * (theta - nearer)
+    assert np.mean(theta**2) / 2 == pytest.approx(5 / 18, abs=4 * np.std(theta**2) / 2 / 200)
+
+
+def test_two_separate_independences_are_not_enough():
+    """The first coin if it is like a fair sign of θ, else the second: independent of the coins, and of the past."""
+    rng, theta = np.random.default_rng(8), np.zeros(40_000)
+    for _ in range(30):
+        y = rng.choice([-1.0, 1.0], (40_000, 2))
+        sign = np.where(theta == 0, rng.choice([-1.0, 1.0], 40_000), np.sign(theta))
+        theta = theta - 0.5 * (theta - np.where(y[:, 0] == sign, y[:, 0], y[:, 1]))
+    assert np.mean(theta**2) > 0.5  # jointly independent weights give 1/3
+
+
 # Which weights share them
 
 

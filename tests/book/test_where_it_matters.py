@@ -2,6 +2,7 @@
 
 import math
 import re
+import textwrap
 from functools import cache
 from itertools import pairwise, product
 
@@ -9,7 +10,6 @@ import implicitreg as ir
 import nbformat
 import numpy as np
 import pytest
-import torch
 from implicitreg import runbook
 from implicitreg.checks import CheckFailed, check, rate
 from implicitreg.ensembles import particles
@@ -375,21 +375,6 @@ def test_one_example_carries_the_variance_on_fresh_splits():
     check("ours-one-example", measured=np.mean(share(3000)) / np.mean(share(0)), above=10.0)
 
 
-def test_nearly_all_labels_are_fitted_and_the_largest_example_may_change_on_fresh_splits():
-    space, largest = fresh()[2], []
-    params = [p.clone().requires_grad_() for p in space["by_sgd"][3000]]
-    assert (space["losses"](params, space["everyone"]).detach().numpy() < math.log(2)).mean() > 0.99
-    descent, g = torch.optim.SGD(params, lr=0.1), np.random.default_rng(4)
-    for t in range(41):
-        if t % 10 == 0:
-            along = [space["along_top"](G) for G in space["gradients"](params)]
-            largest.append([int(np.abs(a - a.mean()).argmax()) for a in along])
-        descent.zero_grad()
-        space["losses"](params, torch.tensor(g.integers(300, size=(6, 10)))).mean(1).sum().backward()
-        descent.step()
-    assert any(len(set(ids)) > 1 for ids in zip(*largest, strict=True))
-
-
 def log_price(pushes):
     """Of a way of one standard deviation against a third of it, by bisection."""
     u = (pushes - pushes.mean()) / pushes.std()
@@ -491,6 +476,22 @@ def test_the_hill_estimate_tells_nothing():
     found = [hill((a - a.mean())[draws].mean(1)) for a in fresh()[0][3000]]
     assert 7 < bell < 11
     assert min(found) < bell < max(found)
+
+
+@pytest.mark.parametrize(
+    ("values", "chances"),
+    [([2, -1], [1 / 4, 3 / 4]), ([300, -1], [0.001, 0.999]), ([1000, -1], [1e-4, 1 - 1e-4]),
+     ([0.01, -0.02], [0.5, 0.5]), ([1, -1], [1e-12, 1 - 1e-12]), ([0.5, -1000], [0.999, 0.001])],
+)  # fmt: skip
+def test_the_printed_solution_prices_any_law(values, chances):
+    """Small and large values, and a ball that is hardly ever drawn: the game is fair."""
+    (text,) = [c.source for c in nbformat.read(CHAPTER, 4).cells if "    def rung_price" in c.source]
+    listing = re.search(r"(?m)^    def rung_price.*(?:\n        .*)+", text)[0]
+    space = {"np": np}
+    exec(textwrap.dedent(listing), space)
+    rho = space["rung_price"](values, chances)
+    assert rho > 1
+    assert np.dot(chances, np.expm1(np.log(rho) * np.array(values))) == pytest.approx(0, abs=1e-12)
 
 
 # Try your own

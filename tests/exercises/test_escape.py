@@ -13,7 +13,7 @@ def rung_price(values, chances, *, log=False, moments=False):
         mean = chances @ values
         return np.exp(-2 * mean / (chances @ values**2 - mean**2))
     money = lambda s: chances @ np.exp(s * values) - 1  # noqa: E731
-    s = 1.0
+    s = 1 / values.max()
     while money(s) <= 0:
         s *= 2
     for _ in range(200):
