@@ -1,6 +1,8 @@
 """No statistic is silently wrong: it is that of the examples alone, whatever a model does inside, or it is refused."""
 
 import random
+import threading
+from functools import partial
 
 import numpy as np
 import pytest
@@ -429,3 +431,29 @@ def test_equal_examples_have_a_trace_of_zero_or_more(dtype):
         scale = float(m.mean @ m.mean)
         assert 0 <= float(m.trace) <= 1e-6 * scale
         assert 0 <= float(gradstats.from_gram(gradstats.gram(model, cross_entropy, *same)).trace) <= 1e-5 * scale
+
+
+class Meanwhile(nn.Module):
+    """While the first batch is computed, another thread draws a number."""
+
+    def __init__(self, model, draw):
+        super().__init__()
+        self.model, self.threads = model, [threading.Thread(target=draw)]
+
+    def forward(self, x):
+        while self.threads:
+            thread = self.threads.pop()
+            thread.start()
+            thread.join()
+        return self.model(x)
+
+
+@pytest.mark.parametrize("draw", [random.random, np.random.random, partial(torch.rand, 1)])
+@pytest.mark.parametrize("statistic", STATISTICS)
+def test_other_threads_may_draw(statistic, draw):
+    """From the generators that all threads share."""
+    examples = data(9)
+    model = Meanwhile(network("linear"), draw)
+    got = getattr(gradstats, statistic)(model, cross_entropy, *examples)
+    assert not model.threads
+    assert error(got, truth(statistic, model, cross_entropy, *examples)) < EXACT

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.parameter import UninitializedParameter
+
+FEW = 100  # examples at a time where model and loss are only tried
 
 Loss = Callable[[Any, Tensor], Tensor]
 
@@ -76,6 +79,11 @@ class Sample:
         _check_losses(self, losses)
         return outputs, losses
 
+    def forward_only(self) -> None:
+        """Model and loss are called, and nothing is looked at."""
+        with explained("model or loss fails"):
+            self.loss(self.model(self.inputs), self.targets)
+
     def losses(self) -> Tensor:
         """The loss of every example in one batch: (n,)."""
         losses = self.forward()[1]
@@ -92,8 +100,14 @@ def entered(
         raise ValueError(f"verify = {verify!r}: expected True, False or 'full'")
     sample = given(model, loss, inputs, targets, least=least)
     with untouched([module for part in (model, loss) if isinstance(part, nn.Module) for module in part.modules()],
-                   sample.inputs, sample.targets), autograd(sample.device):  # fmt: skip
+                   sample.inputs, sample.targets, passes=_passes(sample)), autograd(sample.device):  # fmt: skip
         yield sample
+
+
+def _passes(sample: Sample) -> Iterator[Callable[[], Any]]:
+    """The losses of one example, then those of all, a few at a time."""
+    one = sample.part(slice(0, 1))
+    return (part.forward_only for part in chain([one], sample.parts(FEW)))
 
 
 @contextmanager

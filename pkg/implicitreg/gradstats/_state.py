@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,9 +14,15 @@ from torch import Tensor, nn
 Source = tuple[Callable[[], Any], Callable[[Any], Any]]  # get a generator's state, set it
 
 
+TRIALS = 3  # of a forward pass that seems to draw
+
+
 @contextmanager
-def untouched(modules: list[nn.Module], *data: Tensor) -> Iterator[None]:
-    """Parameters, buffers, attributes and generators are left as they were, and an error says what had changed."""
+def untouched(modules: list[nn.Module], *data: Tensor, passes: Iterable[Callable[[], Any]]) -> Iterator[None]:
+    """Parameters, buffers, attributes and generators are left as they were, and an error says what had changed.
+
+    ``passes`` compute what may draw. They are tried where a generator has moved: other threads may have drawn from it.
+    """
     before, versions = _State(modules, data[0].device), [tensor._version for tensor in data]
     error = None
     try:
@@ -24,7 +30,14 @@ def untouched(modules: list[nn.Module], *data: Tensor) -> Iterator[None]:
     except (ValueError, TypeError) as raised:
         error = raised
     finally:
-        reason = before.restored()
+        drawn, changed = before.restored()
+    reason = ""
+    if drawn and before.drawn_by(passes):
+        reason = ("model or loss is random: it draws numbers (dropout, noise), and their variance would be counted "
+                  "as the examples': expected eval() mode, or a fixed mask")  # fmt: skip
+    elif changed:
+        reason = (f"model or loss changes its state at every call ({', '.join(sorted(changed))}): expected eval() "
+                  "mode, or one that stays as it is")  # fmt: skip
     if not reason and [tensor._version for tensor in data] != versions:
         reason = "model or loss writes into its inputs or targets for some examples only: expected it to work on a copy"
     if reason:
@@ -46,21 +59,29 @@ class _State:
         self.tensors = [(name, tensor, tensor.detach().clone()) for name, tensor in found.values()]
         self.sources = [(get, put, get()) for get, put in _sources(own, device)]
 
-    def restored(self) -> str:
-        """Put everything back; what had changed, in words."""
+    def restored(self) -> tuple[bool, set[str]]:
+        """Put everything back: whether a generator had moved, and the names of the tensors that had changed."""
         drawn = [put(state) for get, put, state in self.sources if not _same(get(), state)]
         changed = self._tensors() | self._registered()
         for attributes, held in self.attributes:
             if attributes.keys() != held.keys() or any(attributes[name] is not held[name] for name in held):
                 attributes.clear()
                 attributes.update(held)
-        if drawn:
-            return ("model or loss is random: it draws numbers (dropout, noise), and their variance would be counted "
-                    "as the examples': expected eval() mode, or a fixed mask")  # fmt: skip
-        if changed:
-            return (f"model or loss changes its state at every call ({', '.join(sorted(changed))}): expected eval() "
-                    "mode, or one that stays as it is")  # fmt: skip
-        return ""
+        return bool(drawn), changed
+
+    def drawn_by(self, passes: Iterable[Callable[[], Any]]) -> bool:
+        """Whether a generator moves in every trial of one of the passes."""
+        return any(all(self._draws(forward) for _ in range(TRIALS)) for forward in passes)
+
+    def _draws(self, forward: Callable[[], Any]) -> bool:
+        try:
+            with torch.no_grad():
+                forward()
+        except (ValueError, TypeError):
+            return True
+        finally:
+            drawn, _ = self.restored()
+        return drawn
 
     def _tensors(self) -> set[str]:
         changed = [(name, tensor, value) for name, tensor, value in self.tensors if not _same(tensor.detach(), value)]
