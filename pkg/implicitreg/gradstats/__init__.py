@@ -16,7 +16,8 @@ ValueError says so. What is looked at, with ``verify=True``:
 
 * **Chance and state.** The generators of torch, NumPy and Python, those that a module holds as an attribute, and the
   parameters and buffers of model and loss are compared before and after, and put back. Other threads may have drawn,
-  too: where a generator has moved, model and loss are tried again, and refused if one batch moves it each of three times.
+  too: where a generator has moved, model and loss are tried again, and refused if one batch
+  moves it in each of three trials.
 * **Company.** At most 64 examples, of a seeded choice, are computed once more: alone if they are 32 or fewer, else ten
   of them alone and the others in the order of the sums of their inputs, in parts of 18 and 36. Losses and outputs must
   be those of the chunks that are computed (of one batch of these examples, where the gradients come one by one), up to
