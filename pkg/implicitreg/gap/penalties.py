@@ -191,11 +191,12 @@ def modified_loss(
     1.025
     """
     from implicitreg import gradstats
+    from implicitreg.gradstats._sample import entered
 
     m = gradstats.moments(model, loss, inputs, targets, verify=verify)
     strength = _strength(eta, m.n, batch_size)
-    with torch.no_grad():
-        return loss(model(inputs.clone()), targets).mean() + strength * m.trace
+    with entered(model, loss, inputs.clone(), targets.clone()) as sample:
+        return sample.losses().detach().mean() + strength * m.trace
 
 
 def _strength(eta: float, N: int, n: int) -> float:

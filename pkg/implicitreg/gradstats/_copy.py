@@ -17,7 +17,7 @@ from torch import Tensor
 EXAMPLES = 64  # in a copy
 FEW = 32  # up to here all come alone
 ALONE, SIZES = 10, (18, 36)  # so many of more do, and the others come in parts of these sizes
-BATCH = 256  # examples at a time where the copy is compared with a batch of its own
+VECTORS, IMAGES = 256, 64  # examples at a time where the copy is compared with batches of the whole sample
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,21 +55,24 @@ class Copy:
 
     def agrees(self, other: Pass) -> bool:
         """Whether the layers saw the same of a chunk's examples; an error where the losses are others."""
-        first, last = other.part.numbers[0], other.part.numbers[-1]
-        here = slice(bisect_left(self.numbers, first), bisect_right(self.numbers, last))
-        rows = [number - first for number in self.numbers[here]]
-        if not rows:
+        here = self._within(other.part)
+        if here.start == here.stop:
             return True
-        ours, theirs = seen(other, rows), self.seen.at(here)
+        first = other.part.numbers[0]
+        ours, theirs = seen(other, [number - first for number in self.numbers[here]]), self.seen.at(here)
         check_alone(self.numbers[here], ours, theirs)
         return ours.marks is not None and theirs.marks is not None and _near(ours.marks, theirs.marks)
 
     def check_together(self) -> None:
-        """An error where the losses of these examples are others in a batch of theirs."""
-        for start in range(0, len(self.numbers), BATCH):
-            here = slice(start, start + BATCH)
-            check_alone(self.numbers[here], seen(recorded(self.sample.part(self.numbers[here]), [])),
-                        self.seen.at(here))  # fmt: skip
+        """An error where the losses of these examples are others in batches of all."""
+        for part in self.sample.parts(VECTORS if self.sample.inputs.ndim <= 2 else IMAGES):
+            here = self._within(part)
+            if here.start < here.stop:
+                self.agrees(recorded(part, []))
+
+    def _within(self, part: Sample) -> slice:
+        """The copy's examples that are in a part of the sample."""
+        return slice(bisect_left(self.numbers, part.numbers[0]), bisect_right(self.numbers, part.numbers[-1]))
 
     def gradient(self, k: int, create_graph: bool = False) -> tuple[Tensor, ...]:
         """That of the pair's k-th by every parameter, from a pass of one example."""
@@ -83,10 +86,10 @@ def copied(sample: Sample, verify: bool | str) -> Copy:
     The first of them come alone, the others in the order of the sums of their inputs, so that the parts are no small
     images of the whole.
     """
-    order = torch.randperm(sample.n, generator=torch.Generator().manual_seed(0)).tolist()
+    order = torch.randperm(sample.n, generator=torch.Generator().manual_seed(0), device="cpu").tolist()
     order = order[: {True: EXAMPLES, False: 1, "full": sample.n}[verify]]
     if len(order) > ALONE:
-        sums = sample.inputs[order[ALONE:]].flatten(1).sum(1).tolist()
+        sums = sample.inputs[order[ALONE:]].reshape(len(order) - ALONE, -1).sum(1).tolist()
         order[ALONE:] = [i for _, i in sorted(zip(sums, order[ALONE:], strict=True))]
     layers = plain_layers(sample.model)
     whole, parts, signatures, losses = in_layout(sample.part(order), layers), [], [], []
@@ -102,7 +105,7 @@ def copied(sample: Sample, verify: bool | str) -> Copy:
     check_finite("the loss", shown.losses, order)
     back = sorted(range(len(order)), key=order.__getitem__)
     return Copy(
-        replace(sample, written=whole.inputs._version + whole.targets._version > 0),
+        replace(sample, written=_written(whole, sample, order)),
         sorted(order),
         shown.at(back),
         signatures[0] if all(other == signatures[0] for other in signatures) else None,
@@ -110,6 +113,12 @@ def copied(sample: Sample, verify: bool | str) -> Copy:
         losses,
         bool(verify),
     )
+
+
+def _written(part: Sample, sample: Sample, order: list[int]) -> bool:
+    """Whether a part's own inputs or targets were written into, also by ways that torch does not count."""
+    both = (part.inputs, sample.inputs), (part.targets, sample.targets)
+    return any(ours._version > 0 or not torch.equal(ours, theirs[order]) for ours, theirs in both)
 
 
 def check_examples(model: Any, loss: Any, inputs: Any, targets: Any, *, least: int = 1) -> None:

@@ -1,7 +1,8 @@
 """Models whose parameters are those of linear and convolutional layers: one backward pass serves all examples.
 
-Every chunk is looked at. The layers are called once each, in the order and with the shapes of the copy's, every row of
-their inputs belongs to an example, which the copy's examples must confirm, and no other way leads from the losses to a
+Every chunk is looked at. The layers are called once each, in the order and with the shapes of the copy's; every row of
+their inputs belongs to an example, which the copy's examples must confirm; every row of their outputs counts in the
+loss of its example only, which random weights on the losses show; and no other way leads from the losses to a
 parameter. Where this does not hold, `Unfit` says so, and nothing that was computed is used.
 """
 
@@ -16,6 +17,7 @@ from implicitreg.gradstats._calls import (
     Pass,
     Unfit,
     backward,
+    check_second_derivatives,
     close,
     has_images,
     in_layout,
@@ -44,7 +46,9 @@ class Ghost:
     def __init__(self, copy: Copy) -> None:
         self.sample, self.copy, self.layers = copy.sample, copy, plain_layers(copy.sample.model)
         self.own = [id(theta) for layer in self.layers for theta in trainable(layer)]
-        if not copy.layers or sorted(self.own) != sorted(id(theta) for theta in self.sample.theta):
+        if not copy.layers or any(0 in (*layer.weight.shape, *a, *b) for layer, a, b in copy.layers):
+            raise Unfit
+        if sorted(self.own) != sorted(id(theta) for theta in self.sample.theta):
             raise Unfit
         fitting = ELEMENTS // max(1, sum(a.numel() + b.numel() for _, a, b in copy.layers))
         self.size = max(1, min(IMAGES if has_images(self.layers) else VECTORS, fitting))
@@ -143,6 +147,8 @@ class Ghost:
 
     def chunks(self, size: int | None, create_graph: bool = False) -> Iterator[tuple[Sample, list[Use]]]:
         """Chunks of examples, and the uses of the layers, which saw what the copy's did."""
+        if (size or self.size) == 1:
+            self.copy.check_together()
         for part in self._parts(size):
             chunk, found = self._uses(part, create_graph)
             if not self.copy.agrees(chunk):
@@ -158,8 +164,16 @@ class Ghost:
         if chunk.signature != self.copy.layers or reaches(chunk.losses, self.own, chunk.calls):
             raise Unfit
         check_finite("the loss", chunk.losses.detach(), part.numbers)
+        if create_graph:
+            check_second_derivatives(chunk.losses)
         edges = [call.output for call in chunk.calls]
-        b = backward(chunk.losses.sum(), edges, create_graph=create_graph, allow_unused=True)
+        how = {"retain_graph": True, "allow_unused": True}
+        b = backward(chunk.losses.sum(), edges, create_graph=create_graph, **how)
+        if self.copy.verified:
+            weights = _weights(part.n, self.sample)
+            weighted = backward(weights @ chunk.losses, edges, **how)
+            if not all(_own(d, w, weights) for d, w in zip(b, weighted, strict=True)):
+                raise Unfit
         return chunk, [self._use(call, d) for call, d in zip(chunk.calls, b, strict=True)]
 
     def _use(self, call: Call, b: Tensor | None) -> Use:
@@ -172,6 +186,23 @@ class Ghost:
     def _flat(self, total: dict[int, Tensor]) -> Tensor:
         return torch.cat([total[id(theta)].reshape(-1) if id(theta) in total else torch.zeros_like(theta).reshape(-1)
                           for theta in self.sample.theta])  # fmt: skip
+
+
+def _weights(n: int, sample: Sample) -> Tensor:
+    """Random numbers in (0, 1), the same in every call: (n,)."""
+    random = torch.rand(n, generator=torch.Generator().manual_seed(0), dtype=torch.float64, device="cpu")
+    return random.to(sample.device, sample.dtype)
+
+
+def _own(b: Tensor | None, weighted: Tensor | None, weights: Tensor) -> bool:
+    """Whether a row of a layer's outputs counts in the loss of its own example only.
+
+    The derivative of the sum of the losses by that row is then that of one loss, and with weights on the losses it is
+    multiplied by the weight of that one.
+    """
+    if b is None or weighted is None:
+        return b is weighted
+    return close(weighted, b.detach() * weights.reshape(-1, *[1] * (b.ndim - 1)))
 
 
 def _add_products(K: Tensor, U: Tensor, V: Tensor | None) -> None:

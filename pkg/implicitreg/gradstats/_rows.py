@@ -8,7 +8,7 @@ from functools import cached_property, partial
 import torch
 from implicitreg._failures import OUT_OF_MEMORY
 from implicitreg.gradstats import naive
-from implicitreg.gradstats._calls import Unfit, close, nodes, reaches
+from implicitreg.gradstats._calls import Unfit, check_second_derivatives, close, reaches
 from implicitreg.gradstats._copy import Copy
 from implicitreg.gradstats._sample import Sample, check_finite
 from torch import Tensor
@@ -27,6 +27,10 @@ class Loop:
     def parts(self, size: int | None = None) -> Iterator[Sample]:
         """Chunks of examples, of a size that limits the memory for the rows."""
         return self.sample.parts(size or max(1, ELEMENTS // self.sample.p))
+
+    def _check_second_derivatives(self) -> None:
+        for part in self.sample.parts(MEAN):
+            check_second_derivatives(part.losses())
 
     def rows(self, part: Sample) -> Tensor:
         """The g_i: (c, p)."""
@@ -55,7 +59,7 @@ class Loop:
 
     def pull(self, size: int | None) -> Tensor:
         """sum h_i (g_i - gbar): (p,)."""
-        check_second_derivatives(self.sample)
+        self._check_second_derivatives()
         G = sum(self.rows(part).sum(0) for part in self.parts(size)) / self.sample.n
         return sum(self.products(part, self.rows(part) - G).sum(0) for part in self.parts(size))
 
@@ -66,7 +70,7 @@ class Loop:
 
     def curvature(self, size: int | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """gbar, sum h_i (g_i - gbar), sum (g_i - gbar) . h_i (g_i - gbar), and tr(hbar S)."""
-        check_second_derivatives(self.sample)
+        self._check_second_derivatives()
         g = self.per_example(size)
         check_finite("the gradient", g)
         mean, centred, parts = g.mean(0), g - g.mean(0), list(self.parts(size))
@@ -152,13 +156,6 @@ def quadratic(sample: Sample, V: Tensor) -> Tensor:
         for v in V:
             total += v @ naive._flat(torch.autograd.grad(g @ v, part.theta, retain_graph=True, materialize_grads=True))
     return total / sample.n
-
-
-def check_second_derivatives(sample: Sample) -> None:
-    """An error where torch gets none right."""
-    if any(node.name().startswith("WeightNormInterface") for node in nodes(sample.part([0]).losses())):
-        raise ValueError("model uses weight_norm, whose second derivatives torch computes wrongly: expected a "
-                         "model without it (torch.nn.utils.parametrize.remove_parametrizations)")  # fmt: skip
 
 
 def _flat(sample: Sample, parts: dict[str, Tensor]) -> Tensor:

@@ -99,8 +99,8 @@ def entered(
     if verify not in (True, False, "full"):
         raise ValueError(f"verify = {verify!r}: expected True, False or 'full'")
     sample = given(model, loss, inputs, targets, least=least)
-    with untouched([module for part in (model, loss) if isinstance(part, nn.Module) for module in part.modules()],
-                   sample.inputs, sample.targets, passes=_passes(sample)), autograd(sample.device):  # fmt: skip
+    data = sample.inputs, sample.targets
+    with untouched(model, loss, data=data, passes=_passes(sample)), autograd(sample.device):
         yield sample
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from inspect import getclosurevars
+from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -12,18 +15,22 @@ import torch
 from torch import Tensor, nn
 
 Source = tuple[Callable[[], Any], Callable[[Any], Any]]  # get a generator's state, set it
+DEPTH = 3  # of containers, objects and functions in each other that are looked into
+LONG = 1000  # entries, of containers that are not
+EVERY = frozenset(vars(nn.Module()))  # attributes that each module has
 
 
 TRIALS = 3  # of a forward pass that seems to draw
 
 
 @contextmanager
-def untouched(modules: list[nn.Module], *data: Tensor, passes: Iterable[Callable[[], Any]]) -> Iterator[None]:
+def untouched(*parts: Any, data: tuple[Tensor, ...], passes: Iterable[Callable[[], Any]]) -> Iterator[None]:
     """Parameters, buffers, attributes and generators are left as they were, and an error says what had changed.
 
-    ``passes`` compute what may draw. They are tried where a generator has moved: other threads may have drawn from it.
+    ``parts`` are the model and the loss. ``passes`` compute what may draw. They are tried where a generator has moved:
+    other threads may have drawn from it.
     """
-    before, versions = _State(modules, data[0].device), [tensor._version for tensor in data]
+    before, content = _State(list(parts), data[0].device), [_content(tensor) for tensor in data]
     error = None
     try:
         yield
@@ -38,7 +45,7 @@ def untouched(modules: list[nn.Module], *data: Tensor, passes: Iterable[Callable
     elif changed:
         reason = (f"model or loss changes its state at every call ({', '.join(sorted(changed))}): expected eval() "
                   "mode, or one that stays as it is")  # fmt: skip
-    if not reason and [tensor._version for tensor in data] != versions:
+    if not reason and [_content(tensor) for tensor in data] != content:
         reason = "model or loss writes into its inputs or targets for some examples only: expected it to work on a copy"
     if reason:
         raise ValueError(reason) from error
@@ -46,18 +53,31 @@ def untouched(modules: list[nn.Module], *data: Tensor, passes: Iterable[Callable
         raise error
 
 
+def _content(data: Tensor) -> tuple[int, float]:
+    """What a write changes: the count of torch's own writes, and a sum."""
+    return data._version, data.sum().item()
+
+
 class _State:
     """The state before a call."""
 
-    def __init__(self, modules: list[nn.Module], device: torch.device) -> None:
+    def __init__(self, parts: list[Any], device: torch.device) -> None:
+        held = _held(parts)
+        modules = [value for value in held if isinstance(value, nn.Module)]
         own = [module for module in modules if not type(module).__module__.startswith("torch.")]
         self.attributes = [(vars(module), dict(vars(module))) for module in own]
+        self.containers = [(value, value.copy()) for value in held if isinstance(value, list | dict)]
+        self.flags = [(module, "training", module.training) for module in modules]
         registries = [registry for module in modules for registry in (module._parameters, module._buffers)]
         self.registered = [(registry, dict(registry.items())) for registry in registries]
         found = {id(tensor): (name, tensor) for _, held in self.registered for name, tensor in held.items()
                  if tensor is not None}  # fmt: skip
-        self.tensors = [(name, tensor, tensor.detach().clone()) for name, tensor in found.values()]
-        self.sources = [(get, put, get()) for get, put in _sources(own, device)]
+        found |= {id(value): (name, value) for module in own for name, value in vars(module).items()
+                  if isinstance(value, Tensor)}  # fmt: skip
+        leaves = [tensor for _, tensor in found.values() if tensor.is_leaf]
+        self.flags += [(tensor, "requires_grad", tensor.requires_grad) for tensor in leaves]
+        self.tensors = [(name, tensor, tensor.detach().clone()) for name, tensor in found.values() if _dense(tensor)]
+        self.sources = [(get, put, get()) for get, put in _sources(held, device)]
 
     def restored(self) -> tuple[bool, set[str]]:
         """Put everything back: whether a generator had moved, and the names of the tensors that had changed."""
@@ -67,6 +87,13 @@ class _State:
             if attributes.keys() != held.keys() or any(attributes[name] is not held[name] for name in held):
                 attributes.clear()
                 attributes.update(held)
+        for container, held in self.containers:
+            if [*map(id, _entries(container))] != [*map(id, _entries(held))]:
+                container.clear()
+                (container.update if isinstance(container, dict) else container.extend)(held)
+        for thing, name, value in self.flags:
+            if getattr(thing, name) != value:
+                setattr(thing, name, value)
         return bool(drawn), changed
 
     def drawn_by(self, passes: Iterable[Callable[[], Any]]) -> bool:
@@ -105,13 +132,50 @@ class _State:
         return changed
 
 
-def _sources(modules: list[nn.Module], device: torch.device) -> list[Source]:
-    """The generators that a forward pass may draw from: torch's, NumPy's, Python's, and those that a module holds."""
+def _held(parts: list[Any]) -> list[Any]:
+    """The parts, and what they hold: modules in each other, and down to a depth what is in lists, tuples and dicts,
+    attributes, and what a function is bound to or closes over."""
+    found: dict[int, Any] = {}
+    stack = [(part, DEPTH) for part in parts]
+    while stack:
+        thing, depth = stack.pop()
+        if id(thing) in found:
+            continue
+        found[id(thing)] = thing
+        if isinstance(thing, nn.Module):
+            stack += [(module, depth) for module in thing._modules.values()]
+        if depth:
+            stack += [(value, depth - 1) for value in _inside(thing)]
+    return list(found.values())
+
+
+def _inside(thing: Any) -> Iterable[Any]:
+    """What a thing holds, but for a module's modules and parameters."""
+    if isinstance(thing, nn.Module):
+        torchs = type(thing).__module__.startswith("torch.")
+        return [] if torchs else [value for name, value in vars(thing).items() if name not in EVERY]
+    if isinstance(thing, list | tuple | dict):
+        return _entries(thing) if len(thing) <= LONG else []
+    if isinstance(thing, partial):
+        return [thing.func, *thing.args, *thing.keywords.values()]
+    if isinstance(thing, MethodType):
+        return [thing.__self__]
+    if isinstance(thing, FunctionType):
+        return getclosurevars(thing).nonlocals.values() if thing.__closure__ else []
+    return [] if isinstance(thing, Tensor | type | ModuleType) else getattr(thing, "__dict__", {}).values()
+
+
+def _entries(container: list | tuple | dict) -> Iterable[Any]:
+    return container.values() if isinstance(container, dict) else container
+
+
+def _sources(held: list[Any], device: torch.device) -> list[Source]:
+    """The generators that a forward pass may draw from: torch's, NumPy's, Python's, and those that are held."""
     found: list[Source] = [(torch.get_rng_state, torch.set_rng_state), (np.random.get_state, np.random.set_state),
                            (random.getstate, random.setstate)]  # fmt: skip
     if device.type == "cuda":
         found.append((lambda: torch.cuda.get_rng_state(device), lambda state: torch.cuda.set_rng_state(state, device)))
-    for value in [value for module in modules for value in vars(module).values()]:
+    for value in held:
         if isinstance(value, torch.Generator):
             found.append((value.get_state, value.set_state))
         elif isinstance(value, random.Random):
@@ -122,6 +186,11 @@ def _sources(modules: list[nn.Module], device: torch.device) -> list[Source]:
             bits = value.bit_generator
             found.append((lambda bits=bits: bits.state, lambda state, bits=bits: setattr(bits, "state", state)))
     return found
+
+
+def _dense(tensor: Tensor) -> bool:
+    """Whether it can be cloned, compared and written into."""
+    return tensor.layout == torch.strided and not (tensor.is_meta or tensor.is_nested)
 
 
 def _same(a: Any, b: Any) -> bool:
