@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from implicitreg import ensembles, gradstats, nets
 from implicitreg.gap import penalties, precondition
 from implicitreg.gradstats import _copy, naive
+from implicitreg.gradstats._calls import close
 from torch import nn
 from unruly import (
     CHANCE,
@@ -21,6 +22,7 @@ from unruly import (
     HONEST,
     STATE,
     Block,
+    ByArray,
     Checkpointed,
     Counting,
     D,
@@ -30,6 +32,7 @@ from unruly import (
     error,
     network,
     rows,
+    tensors,
     truth,
 )
 
@@ -431,6 +434,165 @@ def test_equal_examples_have_a_trace_of_zero_or_more(dtype):
         scale = float(m.mean @ m.mean)
         assert 0 <= float(m.trace) <= 1e-6 * scale
         assert 0 <= float(gradstats.from_gram(gradstats.gram(model, cross_entropy, *same)).trace) <= 1e-5 * scale
+
+
+@pytest.mark.parametrize("statistic", STATISTICS)
+def test_an_example_may_be_one_number(statistic):
+    """Tokens, or scalar inputs, of more examples than come alone."""
+    torch.manual_seed(0)
+    models = {
+        "tokens": (nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 3)), torch.arange(40) % 5),
+        "scalars": (nn.Sequential(nn.Unflatten(0, (-1, 1)), nn.Linear(1, 3)), torch.linspace(-1, 1, 40).double()),
+    }
+    for model, x in models.values():
+        arguments = model.double(), cross_entropy, x, data(40)[1]
+        assert error(getattr(gradstats, statistic)(*arguments), truth(statistic, *arguments)) < EXACT
+
+
+@pytest.mark.parametrize("n", [8, 32, 40])
+@pytest.mark.parametrize("kind", ["centred", "class balanced", "hard examples"])
+@pytest.mark.parametrize("statistic", CHUNKED)
+def test_chunks_of_one_example_hide_no_coupling(statistic, kind, n):
+    with pytest.raises(ValueError, match="couples the examples"):
+        getattr(gradstats, statistic)(*coupled(kind), *data(n), chunk_size=1)
+
+
+@pytest.mark.parametrize("statistic", CHUNKED)
+@pytest.mark.parametrize("chunk_size", [None, 5])
+@pytest.mark.parametrize("block", ["gated", "gated, turned"])
+def test_rows_that_few_examples_use_are_seen(block, chunk_size, statistic):
+    """Neither of the pair that the loop checks need be among them."""
+    for seed in range(3):
+        model, examples = network("linear", block, seed=seed), data(200, seed)
+        got = getattr(gradstats, statistic)(model, cross_entropy, *examples, chunk_size=chunk_size)
+        assert error(got, truth(statistic, model, cross_entropy, *examples)) < EXACT
+
+
+class Squeezed(nn.Module):
+    """Nothing on the way forward; on the way back all gradients are made smaller together."""
+
+    def forward(self, x):
+        if x.requires_grad:
+            x.register_hook(lambda g: g * (0.01 / g.norm()).clamp(max=1))
+        return x
+
+
+@pytest.mark.parametrize("statistic", CHUNKED)
+def test_a_coupling_on_the_way_back_is_seen(statistic):
+    """What the loop gives, one example at a time, or an error."""
+    model, examples = nn.Sequential(nn.Linear(D, D), Squeezed(), nn.Linear(D, 3)).double(), data(100)
+    try:
+        got = getattr(gradstats, statistic)(model, cross_entropy, *examples)
+    except REFUSED:
+        return
+    assert error(got, tensors(getattr(naive, statistic)(model, cross_entropy, *examples))) < EXACT
+
+
+class SeldomNormed(nn.Module):
+    """The examples with a large first number go through a layer with weight_norm."""
+
+    def __init__(self):
+        super().__init__()
+        self.plain, self.normed = nn.Linear(D, 3), nn.utils.parametrizations.weight_norm(nn.Linear(D, 3))
+
+    def forward(self, x):
+        out, large = torch.zeros(len(x), 3, dtype=x.dtype), x[:, 0] > 1.8
+        for chosen, layer in ((large, self.normed), (~large, self.plain)):
+            if chosen.any():
+                out[chosen] = torch.tanh(layer(x[chosen]))
+        return out
+
+
+@pytest.mark.parametrize("statistic", ["grad_trace", "curvature"])
+def test_weight_norm_is_refused_whoever_uses_it(statistic):
+    x, y = data(100)
+    assert x[0, 0] <= 1.8 < x[:, 0].max()
+    with pytest.raises(ValueError, match="weight_norm"):
+        getattr(gradstats, statistic)(SeldomNormed().double(), cross_entropy, x, y)
+
+
+@pytest.mark.parametrize("statistic", STATISTICS)
+def test_writes_that_torch_does_not_count_stay_inside(statistic):
+    model, (x, y) = nn.Sequential(ByArray(), nn.Linear(D, 3)).double(), data(20)
+    before = x.clone()
+    expected = truth(statistic, model, cross_entropy, x, y)
+    assert torch.equal(x, before)
+    assert error(getattr(gradstats, statistic)(model, cross_entropy, x, y), expected) < EXACT
+    assert torch.equal(x, before)
+
+
+class Following(nn.Module):
+    """A loss that follows the mean of the outputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(()))
+
+    def losses(self, outputs, targets):
+        self.mean += outputs.detach().mean()
+        return cross_entropy(outputs, targets)
+
+
+@pytest.mark.parametrize("wrap", [lambda loss: loss, partial, lambda loss: lambda o, t: loss(o, t)],
+                         ids=["method", "partial", "closure"])  # fmt: skip
+def test_a_state_behind_the_loss_is_found_and_put_back(wrap):
+    following = Following().double()
+    with pytest.raises(ValueError, match=r"changes its state at every call \(mean\)"):
+        gradstats.moments(network("linear"), wrap(following.losses), *data(9))
+    assert following.mean == 0
+
+
+def test_lists_and_flags_are_put_back():
+    class Busy(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.seen, self.norm, self.fixed = [], nn.LayerNorm(D), nn.Linear(D, 3).requires_grad_(False)
+
+        def forward(self, x):
+            self.seen.append(x)
+            self.norm.train(not self.norm.training)
+            return self.fixed(self.norm(x))
+
+    model = Busy().double()
+    gradstats.moments(model, cross_entropy, *data(9))
+    assert model.seen == []
+    assert model.norm.training
+    assert not model.fixed.weight.requires_grad
+
+
+def test_buffers_need_not_be_dense():
+    class OnGraph(Block):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("links", torch.eye(D, dtype=torch.float64).to_sparse())
+
+        def forward(self, x):
+            return self.a((self.links @ x.T).T)
+
+    model, examples = nn.Sequential(OnGraph(), nn.Linear(D, 3)).double(), data(9)
+    assert (
+        error(gradstats.gram(model, cross_entropy, *examples), truth("gram", model, cross_entropy, *examples)) < EXACT
+    )
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e-30, 1.0, 1e30, 1e200])
+def test_half_of_the_digits_at_any_scale(scale):
+    a = torch.tensor([1.0, 2.0], dtype=torch.float64)
+    assert close(scale * a, scale * a * (1 + 1e-12))
+    assert not close(scale * a, 2 * scale * a)
+    assert not close(scale * a, 0 * a)
+    assert not close(0 * a, scale * a)
+    assert close(0 * a, 0 * a)
+
+
+def test_the_modified_loss_leaves_its_targets_alone():
+    def loss(outputs, targets):
+        return cross_entropy(outputs, targets.sub_(1).clamp(0, 2))
+
+    model, (x, y) = network("linear"), data(8)
+    before = y.clone()
+    penalties.modified_loss(model, loss, x, y, eta=0.1, batch_size=2)
+    assert torch.equal(y, before)
 
 
 class Meanwhile(nn.Module):

@@ -103,6 +103,28 @@ class Style(Block):
         return torch.tanh(self.a(x)) * self.b(torch.ones_like(x)).mean(0)
 
 
+class Gated(Block):
+    """A few examples use what a layer makes of constant rows: its mean, or the row of another example."""
+
+    def __init__(self, turned):
+        super().__init__()
+        self.turned = turned
+
+    def forward(self, x):
+        constant, few = torch.tanh(self.b(torch.ones_like(x))), (x[:, :1] > 1.8).to(x)
+        return torch.tanh(self.a(x)) + few * (constant.flip(0) if self.turned else constant.mean(0))
+
+
+class ByArray(Block):
+    """Writes into its input in a way that torch does not count."""
+
+    def forward(self, x):
+        if x.requires_grad:
+            return self.a(x * 0.5)
+        x.numpy()[:] *= 0.5
+        return self.a(x)
+
+
 class Temperature(nn.Module):
     """A parameter that is a number."""
 
@@ -213,7 +235,8 @@ HONEST = {
     "group norm": lambda: nn.GroupNorm(2, D), "batch norm, eval": lambda: nn.BatchNorm1d(D).eval(),
     "spectral norm, eval": lambda: nn.utils.parametrizations.spectral_norm(nn.Linear(D, D)).eval(),
     "sorted": SortedInside, "micro-batches": MicroBatches, "early exit": EarlyExit, "experts": Experts,
-    "parity": ByParity, "padded": Padded, "turned": Turned, "mixed": Mixed, "style": Style, "temperature": Temperature,
+    "parity": ByParity, "padded": Padded, "turned": Turned, "mixed": Mixed, "style": Style,
+    "gated": lambda: Gated(turned=False), "gated, turned": lambda: Gated(turned=True), "temperature": Temperature,
     "twice": Twice, "residual": Residual, "borrowed": Borrowed, "checkpointed": Checkpointed, "attention": Attention,
     "recurrent": Recurrent, "conv": Convolution, "conv, circle": lambda: Convolution(padding_mode="circular"),
     "by hand": ByHand, "clamping": lambda: nn.Sequential(Clamping(), nn.Linear(D, D)), "counting": Counting,
@@ -281,15 +304,34 @@ class OwnGenerator(nn.Module):
         return x * kept.to(x)
 
 
-class Averaging(nn.Module):
-    """Follows the mean of its inputs in a buffer."""
+class Held(nn.Module):
+    """A generator in a list, a dictionary, another object, or what a function closes over."""
 
-    def __init__(self):
+    def __init__(self, holder):
         super().__init__()
-        self.register_buffer("mean", torch.zeros(D))
+        generator = random.Random(0)
+        self.holder = {"list": [generator], "dict": {"of": [generator]}, "object": partial(generator.random),
+                       "closure": lambda: generator.random()}[holder]  # fmt: skip
 
     def forward(self, x):
-        self.mean = 0.9 * self.mean + 0.1 * x.detach().mean(0)
+        holder = self.holder
+        holder = holder[0] if isinstance(holder, list) else holder["of"][0] if isinstance(holder, dict) else holder
+        value = holder.random() if isinstance(holder, random.Random) else holder()
+        return x + 1e-9 * value
+
+
+class Averaging(nn.Module):
+    """Follows the mean of its inputs in a buffer, or in an attribute."""
+
+    def __init__(self, attribute=False):
+        super().__init__()
+        if attribute:
+            self.mean = torch.zeros(D, dtype=torch.float64)
+        else:
+            self.register_buffer("mean", torch.zeros(D))
+
+    def forward(self, x):
+        self.mean.mul_(0.9).add_(0.1 * x.detach().mean(0))
         return x - self.mean
 
 
@@ -304,9 +346,11 @@ CHANCE = {
     "own RandomState": lambda: OwnGenerator(np.random.RandomState(0)),
     "own Python generator": lambda: OwnGenerator(random.Random(0)),
     "randomized relu": lambda: nn.RReLU(0.3, 0.300001),
+    **{f"own generator, {holder}": partial(Held, holder) for holder in ("list", "dict", "object", "closure")},
 }  # fmt: skip
 STATE = {
     "averaging": Averaging,
+    "averaging in an attribute": partial(Averaging, attribute=True),
     "spectral norm, training": lambda: nn.utils.parametrizations.spectral_norm(nn.Linear(D, D)),
     "old spectral norm": lambda: nn.utils.spectral_norm(nn.Linear(D, D)),
 }  # fmt: skip

@@ -6,6 +6,7 @@ From a matrix of per-example gradients, or for a network and its training set; b
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -195,8 +196,9 @@ def modified_loss(
 
     m = gradstats.moments(model, loss, inputs, targets, verify=verify)
     strength = _strength(eta, m.n, batch_size)
-    with entered(model, loss, inputs.clone(), targets.clone()) as sample:
-        return sample.losses().detach().mean() + strength * m.trace
+    with entered(model, loss, inputs, targets) as sample:
+        own = replace(sample, inputs=sample.inputs.clone(), targets=sample.targets.clone())
+        return own.losses().detach().mean() + strength * m.trace
 
 
 def _strength(eta: float, N: int, n: int) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from inspect import getclosurevars
-from types import FunctionType, MethodType, ModuleType
+from types import BuiltinMethodType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -158,8 +158,8 @@ def _inside(thing: Any) -> Iterable[Any]:
         return _entries(thing) if len(thing) <= LONG else []
     if isinstance(thing, partial):
         return [thing.func, *thing.args, *thing.keywords.values()]
-    if isinstance(thing, MethodType):
-        return [thing.__self__]
+    if isinstance(thing, MethodType | BuiltinMethodType):
+        return [] if isinstance(thing.__self__, ModuleType) else [thing.__self__]
     if isinstance(thing, FunctionType):
         return getclosurevars(thing).nonlocals.values() if thing.__closure__ else []
     return [] if isinstance(thing, Tensor | type | ModuleType) else getattr(thing, "__dict__", {}).values()
