@@ -580,6 +580,48 @@ def test_class_folders_may_be_links(cache):
     assert load("folder:tree").classes == ("a", "b")
 
 
+def test_links_to_a_folder_above_are_not_followed_again(cache):
+    """Two folders that hold each other have no end."""
+    put(cache / "tree", {"a/0.png": png(0), "b/1.png": png(1)})
+    try:
+        for link, to in (("a/l1", "b"), ("a/l2", "b"), ("b/l1", "a"), ("b/l2", "a"), ("up", ".")):
+            (cache / "tree" / link).symlink_to(cache / "tree" / to, target_is_directory=True)
+    except OSError:
+        pytest.skip("this file system has no links")
+    with pytest.raises(DataError, match="is out of place"):
+        load("folder:tree")
+
+
+def test_a_link_to_itself_is_passed_over(cache):
+    put(cache / "tree", {"a/0.png": png(0), "b/1.png": png(1)})
+    try:
+        (cache / "tree" / "up").symlink_to(cache / "tree", target_is_directory=True)
+    except OSError:
+        pytest.skip("this file system has no links")
+    assert load("folder:tree").classes == ("a", "b")
+
+
+def test_members_above_the_archive_are_no_hidden_files(cache):
+    with zipfile.ZipFile(cache / "a.zip", "w") as archive:
+        for name in ("../images/a/0.png", "../images/b/0.png"):
+            archive.writestr(name, png(0))
+    assert load("archive:a.zip").classes == ("a", "b")
+
+
+def test_no_home_directory_is_said(monkeypatch):
+    monkeypatch.setenv("IMPLICITREG_DATA", "~nobody-of-this-name/data")
+    with pytest.raises(DataError, match="there is no such home directory"):
+        load("mnist")
+    with pytest.raises(DataError, match="there is no such home directory"):
+        load("folder:~nobody-of-this-name/images")
+
+
+def test_folders_need_no_home_directory(tmp_path, monkeypatch):
+    monkeypatch.setenv("IMPLICITREG_DATA", "~nobody-of-this-name/data")
+    put(tmp_path / "tree", {"a/0.png": png(0), "b/1.png": png(1)})
+    assert load(f"folder:{tmp_path / 'tree'}").classes == ("a", "b")
+
+
 def test_relative_paths_are_looked_up_here_first_then_in_the_cache(cache, tmp_path, monkeypatch):
     here = tmp_path / "here"
     put(cache / "tree", {"cached/0.png": png(0)})
@@ -752,9 +794,13 @@ def test_errors_hold_no_addresses_of_objects(cache):
 
 def test_members_that_point_outside_are_never_written(cache):
     before = contents(cache.parent)
-    put(cache, {"a.tar": tar_bytes({"../escaped/0.png": png(0), "/etc/cat/0.png": png(1)})})
-    load("archive:a.tar")
-    assert contents(cache.parent) == sorted([*before, "cache/a.tar"])
+    above, root = {"../escaped/0.png": png(0)}, {"/etc/cat/0.png": png(1)}
+    put(cache, {"a.tar": tar_bytes(above), "b.tar": tar_bytes(root), "c.tar": tar_bytes(above | root)})
+    assert load("archive:a.tar").classes == ("escaped",)
+    assert load("archive:b.tar").classes == ("cat",)
+    with pytest.raises(DataError, match="is out of place beside"):
+        load("archive:c.tar")
+    assert contents(cache.parent) == sorted([*before, "cache/a.tar", "cache/b.tar", "cache/c.tar"])
 
 
 @pytest.mark.parametrize(

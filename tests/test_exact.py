@@ -605,3 +605,8 @@ def test_bad_arguments_are_refused_by_name(error, message, change):
     arguments = {"problem": NET, "eta": 0.1, "N": 4, "T": 2, "B": 2} | change
     with pytest.raises(error, match=message):
         exact.run(arguments.pop("problem"), arguments.pop("eta"), **arguments)
+
+
+def test_a_walk_of_one_path_may_be_too_long(problem_a):
+    with pytest.raises(ValueError, match=r"T = 10000000: expected"):
+        exact.run(problem_a, 0.1, N=1, T=10**7)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from implicitreg import ledger
 
 ROOT = Path(__file__).parents[1]
 SOURCES = (
@@ -205,9 +206,12 @@ def test_messages_survive_a_console_of_windows(python):
     code = (
         "import implicitreg as ir\nir.say(step='η → 0')\n"
         "ir.check('hegde-3.1', says='η − α', measured=1.0, predicted=1.0, atol=1e-9)\n"
-        "ir.exercises.check('minnorm-penalty', lambda a, n: (_ for _ in ()).throw(ValueError('α')))"
+        "ir.exercises.check('minnorm-penalty', lambda a, n: (_ for _ in ()).throw(ValueError('α')))\n"
+        "for claim in ir.ledger.claims(): print(claim)\n"
+        "print('of', len(set(ir.ledger.claims())))"
     )
     out = python(code, PYTHONIOENCODING="cp1252")
     assert "step = ? ? 0" in out
     assert "ok    ? ? ?: measured 1" in out
     assert "ValueError: ?" in out
+    assert f"of {len(ledger.claims())}" in out

@@ -225,7 +225,15 @@ def _brief(error: BaseException) -> str:
 
 
 def _cache() -> Path:
-    return Path(os.environ.get("IMPLICITREG_DATA") or pooch.os_cache("implicitreg")).expanduser()
+    return _expanded(Path(os.environ.get("IMPLICITREG_DATA") or pooch.os_cache("implicitreg")))
+
+
+def _expanded(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise DataError(f"{path}: there is no such home directory; write the path out, and set IMPLICITREG_DATA to a "
+                        "folder for the data") from error  # fmt: skip
 
 
 # Digits
@@ -440,13 +448,15 @@ _OFFICIAL = {
 
 
 def _own_path(kind: str, path: str) -> Path:
-    places = [Path(path).expanduser(), _cache() / Path(path).expanduser()]
-    for place in places:
-        if place.is_dir() if kind == "folder" else place.is_file():
-            return place
+    own = _expanded(Path(path))
+    there = Path.is_dir if kind == "folder" else Path.is_file
+    if there(own):
+        return own
+    if not own.is_absolute() and there(_cache() / own):
+        return _cache() / own
     what = "folder" if kind == "folder" else "file"
     raise DataError(
-        f"name = {kind + ':' + path!r}: there is no {what} {places[0]} in the working directory {Path.cwd()} "
+        f"name = {kind + ':' + path!r}: there is no {what} {own} in the working directory {Path.cwd()} "
         f"nor in {_cache()}; check the path, or set IMPLICITREG_DATA to the folder that has it"
     )
 
@@ -516,9 +526,19 @@ def _walk(path: Path) -> _Members:
     def fail(error: OSError) -> None:  # os.walk passes over folders that it cannot open
         raise error
 
-    walked = os.walk(path, followlinks=True, onerror=fail)
-    for file in sorted(Path(folder, file) for folder, _, files in walked for file in files):
+    found, above = [], {str(path): frozenset([_number(path)])}  # by folder: itself and the folders that it lies in
+    for folder, folders, files in os.walk(path, followlinks=True, onerror=fail):
+        inside = {name: _number(Path(folder, name)) for name in folders}
+        folders[:] = [name for name in folders if inside[name] not in above[folder]]  # a link to one of them has no end
+        above |= {os.path.join(folder, name): above[folder] | {inside[name]} for name in folders}
+        found += [Path(folder, file) for file in files]
+    for file in sorted(found):
         yield file.relative_to(path).as_posix(), partial(_read_file, file)
+
+
+def _number(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
 
 
 def _read_file(file: Path) -> bytes:
@@ -650,7 +670,8 @@ def _place(name: str) -> tuple[tuple[str, ...], str, str] | None:
 
 
 def _hidden(name: str) -> bool:
-    return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
+    parts = [part for part in PurePosixPath(name).parts if part != ".."]
+    return any(part.startswith(".") or part == "__MACOSX" for part in parts)
 
 
 def _unique(placed: Iterable[tuple[str, tuple[tuple[str, ...], str, str]]]) -> dict:

@@ -21,9 +21,10 @@ from implicitreg._brief import brief
 from implicitreg.problems import FiniteProblem
 from numpy.typing import ArrayLike
 
-__all__ = ["MAX_N", "MAX_UPDATES", "ExactRun", "run"]
+__all__ = ["MAX_N", "MAX_STEPS", "MAX_UPDATES", "ExactRun", "run"]
 
 MAX_UPDATES = 250_000_000  # paths times steps (10 at least) times examples: up to about a minute on one core
+MAX_STEPS = 60_000  # one takes a millisecond, however few the paths
 MAX_N = 1000  # binomial coefficients of N stay below the largest float
 BLOCK = 2**17  # numbers in the largest array of a block of nodes: 1 MB, to stay in the cache
 
@@ -58,7 +59,8 @@ def run(
     eta : float or array_like (d, d)
         The step size: a positive number or a symmetric positive definite matrix.
     N, T, B : int
-        Training points (at most ``MAX_N`` = 1000), steps (0 gives the start), batch size (a divisor of N).
+        Training points (at most ``MAX_N`` = 1000), steps (at most ``MAX_STEPS`` = 60 000; 0 gives the start),
+        batch size (a divisor of N).
     momentum : float
         The heavy-ball coefficient, 0 <= beta < 1.
     reshuffle : bool
@@ -114,7 +116,7 @@ def run(
 
 
 def _schedule(N: int, T: int, B: int) -> tuple[int, int, int]:
-    N, T = _validate.integer("N", N, low=1, high=MAX_N), _validate.integer("T", T, low=0)
+    N, T = _validate.integer("N", N, low=1, high=MAX_N), _validate.integer("T", T, low=0, high=MAX_STEPS)
     B = _validate.integer("B", B, low=1, high=N)
     if N % B:
         raise ValueError(f"B = {B}: expected a divisor of N = {N}")

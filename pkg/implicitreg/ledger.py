@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 from implicitreg import _places
+from implicitreg._console import printable
 
 __all__ = ["PLACES", "VERDICTS", "Claim", "claims", "explain", "of_chapter", "parse"]
 
@@ -47,7 +48,7 @@ class Claim:
     verdict: str
     chapter: str
     printed: str = ""
-    where: dict[str, Any] = field(default_factory=dict)
+    where: dict[str, Any] = field(default_factory=dict, hash=False)
     correct: str = ""
     number: str = ""
     note: str = ""
@@ -73,7 +74,8 @@ class Claim:
         wrap = textwrap.TextWrapper(
             width=80, subsequent_indent=" " * 20, break_long_words=False, break_on_hyphens=False
         )
-        return "\n".join([self.id, *(wrap.fill(f"  {k + ':':<18}{v}") for k, v in self._rows())])
+        text = "\n".join([self.id, *(wrap.fill(f"  {k + ':':<18}{v}") for k, v in self._rows())])
+        return printable(text)
 
     __repr__ = __str__
 

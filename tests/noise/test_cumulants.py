@@ -133,3 +133,17 @@ def test_no_noise_has_no_shape():
 def test_bad_input_is_named(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+@pytest.mark.parametrize("scale", [1e-60, 1e60])
+def test_shapes_have_no_units(scale):
+    a = np.array([1.0, 2, 4, 7, -3])
+    at, scaled = cumulants("sgd", a, 2), cumulants("sgd", scale * a, 2)
+    assert scaled.excess_kurtosis == pytest.approx(at.excess_kurtosis, rel=1e-12)
+    assert scaled.skewness == pytest.approx(at.skewness, rel=1e-12)
+
+
+@pytest.mark.parametrize("scale", [1e-80, 1e80])
+def test_values_whose_fourth_powers_are_no_floats_are_refused(scale):
+    with pytest.raises(ValueError, match=r"values are of size"):
+        cumulants("sgd", scale * np.array([1.0, 2, 4]), 2)

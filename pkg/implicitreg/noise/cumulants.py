@@ -16,6 +16,8 @@ from numpy.typing import ArrayLike
 
 __all__ = ["Cumulants", "cumulants", "third_cumulant"]
 
+SMALLEST, LARGEST = 1e-70, 1e70  # of values
+
 
 @dataclass(frozen=True)
 class Cumulants:
@@ -87,6 +89,10 @@ def cumulants(kind: str, values: ArrayLike, b: int, *, B: int | None = None) -> 
     a = _validate.vector("values", values)
     n, b, B = _checked_sizes(kind, a.size, b, B)
     a = _relevant(kind, a)
+    size = np.abs(a).max()
+    if size and not SMALLEST < size < LARGEST:
+        raise ValueError(f"values are of size {size:.3g} (less their mean, where it does not count): expected sizes "
+                         f"between {SMALLEST:g} and {LARGEST:g}, whose fourth powers are floats")  # fmt: skip
     alpha, beta = _coefficients(kind, n, b)
     second = alpha * (a @ a) + beta * a.sum() ** 2 / n
     return Cumulants(float(second), float(_third(kind, n, b) * (a**3).sum()), float(_fourth(kind, a, b, B)))
