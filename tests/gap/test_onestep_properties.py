@@ -9,21 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from implicitreg import FiniteProblem, exact
 from implicitreg.gap import onestep
-from strategies import finite_problems
+from strategies import finite_problems, nodes, taylor
 
 FEW = settings(max_examples=settings().max_examples // 4)
 PROBLEMS = finite_problems()
 QUADRATIC = finite_problems(degree=2)
-
-
-def taylor(values, eta):
-    """The terms c_k eta^k of a polynomial from its values at so many nodes, which `nodes` chooses."""
-    n = len(values)
-    return np.linalg.solve(np.vander(nodes(n) / eta, increasing=True), values)
-
-
-def nodes(n):
-    return (np.cos(np.pi * (np.arange(n) + 0.5) / n) + 1.1) / 16
 
 
 def gap(problem, eta, N, T=1, B=None):
