@@ -187,6 +187,43 @@ def vectors(size: int, top: int = 8):
     return st.lists(fractions(top), min_size=size, max_size=size).map(np.array)
 
 
+class Quadratic(torch.nn.Module):
+    """theta -> g·theta + thetaᵀ h theta / 2 at a point, where an input is (g, h)."""
+
+    def __init__(self, theta):
+        super().__init__()
+        self.theta = torch.nn.Parameter(torch.from_numpy(theta))
+
+    def forward(self, x):
+        p = len(self.theta)
+        h = x[:, p:].view(-1, p, p)
+        return x[:, :p] @ self.theta + torch.einsum("a,nab,b->n", self.theta, h, self.theta) / 2
+
+
+@dataclass(frozen=True)
+class Written:
+    """Model, loss, inputs and targets; and the losses (n,), gradients (n, p) and Hessians (n, p, p) of the examples."""
+
+    arguments: tuple
+    losses: np.ndarray
+    g: np.ndarray
+    h: np.ndarray
+
+
+@st.composite
+def quadratics(draw, least: int = 2):
+    """Quadratic losses of ``least`` to five examples: often with equal ones, or zeros."""
+    b = draw(designs(max_n=5, max_d=3).filter(lambda b: len(b) >= least))
+    n, p = b.shape
+    half = np.array(draw(st.lists(fractions(4), min_size=n * p * p, max_size=n * p * p))).reshape(n, p, p)
+    if (b[0] == b[-1]).all() and draw(st.booleans()):
+        half[-1] = half[0]
+    h, theta = half + half.transpose(0, 2, 1), draw(vectors(p, top=4))
+    inputs = torch.from_numpy(np.concatenate([b, h.reshape(n, -1)], axis=1))
+    losses = b @ theta + (h @ theta) @ theta / 2
+    return Written((Quadratic(theta), lambda outputs, _: outputs, inputs, inputs), losses, b + h @ theta, h)
+
+
 @st.composite
 def separable(draw, max_n: int = 5, max_d: int = 3):
     """(X, y) with y x·w > 0 for some w: rows of quarters, some equal, some on a ray, their labels given by w."""

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from implicitreg import FiniteProblem
 from implicitreg.gap import one_data_set, onestep
 from scipy.integrate import solve_ivp
-from strategies import Moved, by_hand, changed, finite_problems, nodes, orthogonal, taylor, vectors
+from strategies import by_hand, finite_problems, nodes, taylor, vectors
 
 FEW = settings(max_examples=settings().max_examples // 4)
 MOMENTA = st.sampled_from([0.0, 0.5, 0.875])
@@ -206,11 +206,11 @@ def test_modified_gd_is_the_loop_with_a_sum_over_pairs(data, plan, eta):
 # --- a fixed horizon ---------------------------------------------------------------------------------------
 
 
-@FEW
-@given(data_sets(degree=3, sizes=(2, 3)), st.sampled_from([1 / 4, 1 / 2]), st.sampled_from([0.0, 0.5, 1.0, 2.0]))
-def test_fixed_horizon_solves_its_equations_in_several_dimensions(problem, tau, a):
+@settings(max_examples=settings().max_examples // 5)
+@given(data_sets(degree=3, sizes=(2, 3)), st.sampled_from([0.0, 0.5, 2.0]), st.sampled_from([1 / 4, 1.0]))
+def test_fixed_horizon_solves_its_equations_in_several_dimensions(problem, a, v):
     """Cubic losses by hand: the third derivative is a constant that joins the entries of C."""
-    d, v = problem.d, 1 / 2
+    d, tau = problem.d, 1 / 4
     g0, h0, third = (by_hand(problem, np.zeros(d), k) for k in (1, 2, 3))
 
     def slope(_, state):
@@ -228,22 +228,6 @@ def test_fixed_horizon_solves_its_equations_in_several_dimensions(problem, tau, 
     found = one_data_set.fixed_horizon(problem, [tau / 2, tau], v=v, a=a)
     rows = np.c_[found.theta, found.m, found.C.reshape(2, -1)]
     np.testing.assert_allclose(rows, run.y.T, rtol=0, atol=1e-8 * (1 + np.abs(run.y).max()))
-
-
-@settings(max_examples=settings().max_examples // 10)
-@given(data_sets(degree=3, sizes=(2, 3)), st.data())
-def test_fixed_horizon_is_affine_in_a_linear_in_v_and_follows_a_rotation(problem, data):
-    horizon = lambda tau=0.25, v=0.5, a=0.0, p=problem: one_data_set.fixed_horizon(p, tau, v=v, a=a)  # noqa: E731
-    none, all_, half, twice = horizon(), horizon(a=1.0), horizon(a=0.5), horizon(v=1.0, a=0.5)
-    close = {"rtol": 0, "atol": 1e-8 * (1 + max(np.abs(x).max() for x in (none.theta, none.m, all_.m, none.C)))}
-    np.testing.assert_allclose(half.m, (none.m + all_.m) / 2, **close)
-    np.testing.assert_allclose(twice.m, 2 * half.m, **close)
-    np.testing.assert_allclose(twice.C, 2 * half.C, **close)
-    Q = data.draw(orthogonal(problem.d))
-    moved = changed(problem, [Moved(f, Q, np.zeros(problem.d)) for f in problem.losses], theta0=Q.T @ problem.theta0)
-    turned = horizon(a=0.5, p=moved)
-    np.testing.assert_allclose(Q @ turned.m, half.m, **close)
-    np.testing.assert_allclose(Q @ turned.C @ Q.T, half.C, **close)
 
 
 @pytest.mark.parametrize("copy", [lambda f: f, lambda f: lambda t: 3 * f(t) / 3])

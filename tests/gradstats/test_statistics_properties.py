@@ -13,34 +13,10 @@ from gradstats_cases import cross_entropy, squared_error
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from implicitreg import gradstats
-from strategies import designs, fractions, vectors
+from strategies import designs, quadratics
 from torch import nn
 
 FEW = settings(max_examples=settings().max_examples // 2)
-
-
-class Quadratic(nn.Module):
-    """theta -> g·theta + thetaᵀ h theta / 2 at a point, where an input is (g, h)."""
-
-    def __init__(self, theta):
-        super().__init__()
-        self.theta = nn.Parameter(torch.from_numpy(theta))
-
-    def forward(self, x):
-        p = len(self.theta)
-        h = x[:, p:].view(-1, p, p)
-        return x[:, :p] @ self.theta + torch.einsum("a,nab,b->n", self.theta, h, self.theta) / 2
-
-
-@st.composite
-def quadratics(draw, least=2):
-    """Arguments of a statistic, and gradients (n, p) and Hessians (n, p, p)."""
-    b = draw(designs(max_n=5, max_d=3).filter(lambda b: len(b) >= least))
-    n, p = b.shape
-    half = np.array(draw(st.lists(fractions(4), min_size=n * p * p, max_size=n * p * p))).reshape(n, p, p)
-    h, theta = half + half.transpose(0, 2, 1), draw(vectors(p, top=4))
-    inputs = torch.from_numpy(np.concatenate([b, h.reshape(n, -1)], axis=1))
-    return (Quadratic(theta), lambda outputs, _: outputs, inputs, inputs), b + h @ theta, h
 
 
 def pairs(n):
@@ -50,7 +26,7 @@ def pairs(n):
 @given(quadratics())
 def test_moments_are_means_over_pairs_of_different_examples(case):
     """tr S = mean |g_i - g_j|² / 2 and the squared norm = mean g_i·g_j: nothing is subtracted."""
-    arguments, g, _ = case
+    arguments, g = case.arguments, case.g
     found = gradstats.moments(*arguments)
     size = 1 + np.abs(g).max() ** 2
     np.testing.assert_allclose(found.mean.numpy(), g.mean(0), rtol=0, atol=1e-12 * size)
@@ -62,7 +38,7 @@ def test_moments_are_means_over_pairs_of_different_examples(case):
 
 @given(quadratics(least=1))
 def test_rows_and_products_are_those_written_down(case):
-    arguments, g, _ = case
+    arguments, g = case.arguments, case.g
     size = 1 + np.abs(g).max() ** 2
     np.testing.assert_allclose(gradstats.per_example(*arguments).numpy(), g, rtol=0, atol=1e-12 * size)
     np.testing.assert_allclose(gradstats.gram(*arguments).numpy(), g @ g.T, rtol=0, atol=1e-11 * size)
@@ -70,7 +46,7 @@ def test_rows_and_products_are_those_written_down(case):
 
 @given(quadratics())
 def test_slope_of_the_trace_is_a_mean_over_pairs(case):
-    arguments, g, h = case
+    arguments, g, h = case.arguments, case.g, case.h
     expected = np.mean([(h[i] - h[j]) @ (g[i] - g[j]) for i, j in pairs(len(g))], axis=0)
     size = 1 + np.abs(g).max() * np.abs(h).max()
     np.testing.assert_allclose(gradstats.grad_trace(*arguments).numpy(), expected, rtol=0, atol=1e-11 * size)
@@ -80,7 +56,7 @@ def test_slope_of_the_trace_is_a_mean_over_pairs(case):
 @given(quadratics(least=3))
 def test_curvature_is_a_mean_over_triples_of_different_examples(case):
     """U-statistics: each kernel has the moment as its mean, and uses an example once."""
-    arguments, g, h = case
+    arguments, g, h = case.arguments, case.g, case.h
     found = gradstats.curvature(*arguments)
     triples = list(permutations(range(len(g)), 3))
     d = lambda i, j: g[i] - g[j]  # noqa: E731
