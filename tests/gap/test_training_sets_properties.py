@@ -153,7 +153,6 @@ def lags(momentum, K):
     return [sum(momentum**j for j in range(m)) for m in range(K + 1)]
 
 
-@FEW
 @given(finite_problems(), st.sampled_from([(1, 1), (2, 1), (2, 2), (3, 3)]), MOMENTA, st.booleans(), st.data())
 def test_modified_gd_is_the_loop_over_every_training_set(problem, plan, momentum, sample, data):
     """Derivatives of the polynomials by hand; tr(M S) as a sum over pairs of points, or of examples of the law."""
