@@ -85,9 +85,20 @@ def test_ridge_solves_its_normal_equations(problem, penalty, data):
 def test_the_flow_stopped_at_t_is_ridge_with_its_penalty(problem, t):
     X, y, w0 = problem
     Q = minnorm.early_stopping_penalty(X, t)
+    np.testing.assert_array_equal(Q, Q.T)
     flow = minnorm.gradient_flow(X, y, [t], w0)[0]
     close((X.T @ X + Q) @ (flow - w0), X.T @ (y - X @ w0), X)
     close(minnorm.ridge(X, y, Q, w0), flow, X)
+
+
+def test_a_penalty_near_rounding_is_symmetric():
+    """Nearly all is fitted at t = 16: entries of 1e-14, of which rounding is a thousandth; `ridge` takes it."""
+    X = np.array([[2.0, 1.5], [-1.5, 0.0], [1.75, 2.0], [2.25, 3.5]])
+    Q = minnorm.early_stopping_penalty(X, 16.0)
+    c, V = np.linalg.eigh(X.T @ X)
+    np.testing.assert_allclose(Q, (V * (c / np.expm1(16 * c))) @ V.T, rtol=0, atol=1e-16)
+    np.testing.assert_array_equal(Q, Q.T)
+    np.testing.assert_allclose(minnorm.ridge(X, X @ [1.0, -2.0], Q), [1, -2], rtol=1e-12)
 
 
 @given(problems(), st.data())
