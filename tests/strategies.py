@@ -1,7 +1,8 @@
 """Random problems, schedules and matrices for property tests.
 
 All numbers are multiples of a power of 1/2 and shrink towards zero, so that the smallest failing case can be read and
-typed in. `Smooth` prints itself with its coefficients.
+typed in. `Smooth` prints itself with its coefficients. Beside the strategies stand what several tests do with a drawn
+problem: derivatives by hand, other coordinates, and the coefficients of a polynomial in the step.
 """
 
 import math
@@ -44,6 +45,51 @@ class Smooth:
         for name, a, w, b in self.ridges:
             value = value + a * RIDGES[name](theta @ torch.tensor(w, dtype=torch.float64) + b)
         return value
+
+
+def derivative(loss: Smooth, theta, *axes: int) -> float:
+    """Of the polynomial: lower an exponent for each axis; jet / alpha! makes falling factorials."""
+    total = 0.0
+    for alpha, value in loss.jet.items():
+        left = [a - axes.count(j) for j, a in enumerate(alpha)]
+        if min(left) >= 0:
+            total += value * math.prod(t**a / math.factorial(a) for t, a in zip(theta, left, strict=True))
+    return total
+
+
+def by_hand(problem: FiniteProblem, theta, order: int) -> np.ndarray:
+    """The derivatives of that order of all (polynomial) losses, (m, d, …, d)."""
+    shape = [problem.d] * order
+    rows = [[derivative(loss, theta, *axes) for axes in np.ndindex(*shape)] for loss in problem.losses]
+    return np.array(rows).reshape(problem.m, *shape)
+
+
+class Moved:
+    """The loss in coordinates phi with theta = A phi + b."""
+
+    def __init__(self, loss, A, b):
+        self.loss, self.A, self.b = loss, torch.from_numpy(A), torch.from_numpy(b)
+
+    def __call__(self, phi):
+        return self.loss(self.A @ phi + self.b)
+
+
+def changed(problem, losses=None, probabilities=None, theta0=None) -> FiniteProblem:
+    return FiniteProblem(
+        losses or problem.losses,
+        problem.probabilities if probabilities is None else probabilities,
+        problem.theta0 if theta0 is None else theta0,
+    )
+
+
+def nodes(n: int) -> np.ndarray:
+    """Steps at which to evaluate a polynomial of degree n - 1."""
+    return (np.cos(np.pi * (np.arange(n) + 0.5) / n) + 1.1) / 16
+
+
+def taylor(values, eta: float) -> np.ndarray:
+    """The terms c_k eta^k of a polynomial, one a row, from its values at so many `nodes`."""
+    return np.linalg.solve(np.vander(nodes(len(values)) / eta, increasing=True), values)
 
 
 def fractions(top: int, over: int = 4):
@@ -101,6 +147,19 @@ def spd_matrices(d: int):
     return triangular(d).map(lambda L: L @ L.T)
 
 
+def orthogonal(d: int):
+    """A permutation of the axes, and up to two reflections."""
+
+    def turn(drawn):
+        Q = np.eye(d)[list(drawn[0])]
+        for v in drawn[1]:
+            Q = Q - 2 * np.outer(v, v @ Q) / (v @ v)
+        return Q
+
+    mirrors = st.lists(vectors(d, top=4).filter(lambda v: v.any()), max_size=2)
+    return st.tuples(st.permutations(range(d)), mirrors).map(turn)
+
+
 # --- data, with the cases that break rules: ties, copies, zero columns, ranks, one example ---------------------
 
 
@@ -126,6 +185,43 @@ def designs(draw, max_n: int = 4, max_d: int = 4, top: int = 8):
 def vectors(size: int, top: int = 8):
     """Quarters."""
     return st.lists(fractions(top), min_size=size, max_size=size).map(np.array)
+
+
+class Quadratic(torch.nn.Module):
+    """theta -> g·theta + thetaᵀ h theta / 2 at a point, where an input is (g, h)."""
+
+    def __init__(self, theta):
+        super().__init__()
+        self.theta = torch.nn.Parameter(torch.from_numpy(theta))
+
+    def forward(self, x):
+        p = len(self.theta)
+        h = x[:, p:].view(-1, p, p)
+        return x[:, :p] @ self.theta + torch.einsum("a,nab,b->n", self.theta, h, self.theta) / 2
+
+
+@dataclass(frozen=True)
+class Written:
+    """Model, loss, inputs and targets; and the losses (n,), gradients (n, p) and Hessians (n, p, p) of the examples."""
+
+    arguments: tuple
+    losses: np.ndarray
+    g: np.ndarray
+    h: np.ndarray
+
+
+@st.composite
+def quadratics(draw, least: int = 2):
+    """Quadratic losses of ``least`` to five examples: often with equal ones, or zeros."""
+    b = draw(designs(max_n=5, max_d=3).filter(lambda b: len(b) >= least))
+    n, p = b.shape
+    half = np.array(draw(st.lists(fractions(4), min_size=n * p * p, max_size=n * p * p))).reshape(n, p, p)
+    if (b[0] == b[-1]).all() and draw(st.booleans()):
+        half[-1] = half[0]
+    h, theta = half + half.transpose(0, 2, 1), draw(vectors(p, top=4))
+    inputs = torch.from_numpy(np.concatenate([b, h.reshape(n, -1)], axis=1))
+    losses = b @ theta + (h @ theta) @ theta / 2
+    return Written((Quadratic(theta), lambda outputs, _: outputs, inputs, inputs), losses, b + h @ theta, h)
 
 
 @st.composite

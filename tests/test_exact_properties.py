@@ -12,7 +12,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from implicitreg import FiniteProblem, exact
-from strategies import Smooth, finite_problems, fractions, schedules, spd_matrices, triangular
+from strategies import (
+    Moved,
+    Smooth,
+    changed,
+    derivative,
+    finite_problems,
+    fractions,
+    schedules,
+    spd_matrices,
+    triangular,
+)  # fmt: skip
 
 ETAS = st.sampled_from([1 / 16, 1 / 32, 1 / 8])
 OPTIONS = st.fixed_dictionaries({"momentum": st.sampled_from([0.0, 0.5]), "reshuffle": st.booleans()})
@@ -24,16 +34,6 @@ FIXED = FiniteProblem(
 
 
 # --- brute force: Python floats, derivatives of monomials by hand, every training set and every order ---------
-
-
-def derivative(loss, theta, *axes):
-    """Of the polynomial: lower an exponent for each axis; jet / alpha! makes falling factorials."""
-    total = 0.0
-    for alpha, value in loss.jet.items():
-        left = [a - axes.count(j) for j, a in enumerate(alpha)]
-        if min(left) >= 0:
-            total += value * math.prod(t**a / math.factorial(a) for t, a in zip(theta, left, strict=True))
-    return total
 
 
 def epochs(N, B):
@@ -128,14 +128,6 @@ def run(problem, eta, schedule, **options):
     return exact.run(problem, eta, N=N, T=T, B=B, **options)
 
 
-def changed(problem, losses=None, probabilities=None, theta0=None):
-    return FiniteProblem(
-        losses or problem.losses,
-        problem.probabilities if probabilities is None else probabilities,
-        problem.theta0 if theta0 is None else theta0,
-    )
-
-
 @given(PROBLEMS, SCHEDULES, ETAS, OPTIONS, st.data())
 def test_the_order_of_the_examples_does_not_matter(problem, schedule, eta, options, data):
     order = data.draw(st.permutations(range(problem.m)))
@@ -165,16 +157,6 @@ def test_an_example_may_be_split_in_two(problem, schedule, eta, options, data):
 def test_an_example_counted_twice_matters():
     other = changed(FIXED, [*FIXED.losses, FIXED.losses[0]], np.array([0.25, 0.75, 0.25]) / 1.25)
     assert distance(run(other, 1 / 8, (2, 2, 1)), run(FIXED, 1 / 8, (2, 2, 1))) > 1e-3
-
-
-class Moved:
-    """The loss in coordinates phi with theta = A phi + b."""
-
-    def __init__(self, loss, A, b):
-        self.loss, self.A, self.b = loss, torch.from_numpy(A), torch.from_numpy(b)
-
-    def __call__(self, phi):
-        return self.loss(self.A @ phi + self.b)
 
 
 def moved_run(problem, A, b, metric, schedule, **options):

@@ -207,3 +207,64 @@ def test_the_limit_does_not_see_copies_and_follows_scale(problem, alpha, c):
     np.testing.assert_allclose(twice, w, rtol=0, atol=1e-8 * (1 + np.abs(w).max()))
     scaled = diagonal.limit(c * X, y, alpha / np.sqrt(c), signed=signed).w
     np.testing.assert_allclose(c * scaled, w, rtol=0, atol=1e-8 * (1 + np.abs(w).max()))
+
+
+@given(problems(), ALPHAS, DEPTHS, st.data())
+def test_limit_from_weights_of_any_shape_has_its_formula(problem, alpha, depth, data):
+    """u = v = alpha c: alpha^L c^L and c^(L - 2) in the formula. A constant c is another alpha; alpha may be a log."""
+    X, y, signed = problem
+    c = np.abs(data.draw(vectors(X.shape[1], top=4))) / 2 + 1 / 2
+    found = diagonal.limit(X, y, alpha, depth=depth, signed=signed, shape=c)
+    size = 1 + np.abs(found.w).max()
+    np.testing.assert_allclose(X @ found.w, y, rtol=0, atol=1e-9 * size)
+    z = c ** (depth - 2) * (X.T @ found.dual)
+    if depth == 2:
+        expected = (alpha * c) ** 2 * (2 * np.sinh(z) if signed else np.exp(z))
+    else:
+        p = depth / (depth - 2)
+        expected = (alpha * c) ** depth * ((1 - z / p) ** -p - signed * (1 + z / p) ** -p)
+    np.testing.assert_allclose(found.w, expected, rtol=1e-7, atol=1e-9)
+    plain = diagonal.limit(X, y, alpha, depth=depth, signed=signed).w
+    close = {"rtol": 0, "atol": 1e-8 * (1 + np.abs(plain).max())}
+    half = diagonal.limit(X, y, 2 * alpha, depth=depth, signed=signed, shape=np.full(X.shape[1], 0.5)).w
+    np.testing.assert_allclose(half, plain, **close)
+    logarithm = diagonal.limit(X, y, log_alpha=np.log(alpha), depth=depth, signed=signed).w
+    np.testing.assert_allclose(logarithm, plain, **close)
+
+
+@given(problems(), st.sampled_from([-1e2, -1e4]))
+def test_the_norm_of_the_limit_exceeds_the_least_one_by_its_bound(problem, log_alpha):
+    """Both minimise: (|w| - |w*|) log 1/alpha² <= sum (|w*| log |w*| - |w*|) + d, in the norm of basis pursuit."""
+    X, y, signed = problem
+    least = np.abs(diagonal.basis_pursuit(X, y, nonnegative=not signed))
+    w, kept = diagonal.limit(X, y, log_alpha=log_alpha, signed=signed).w, least[least > 0]
+    slack = (np.sum(kept * np.log(kept) - kept) + len(w)) / (-2 * log_alpha)
+    size = 1 + least.sum()
+    assert least.sum() - 1e-8 * size <= np.abs(w).sum() <= least.sum() + slack + 1e-8 * size
+
+
+@given(problems(signed=True), st.sampled_from([64.0, 1024.0]))
+def test_from_large_weights_the_signed_limit_is_the_shortest_one(problem, alpha):
+    """asinh s - s = O(s³) with s = w / 2 alpha²: off by |w|³/alpha⁴ and the condition number."""
+    X, y, _ = problem
+    shortest = np.linalg.pinv(X, rcond=1e-9) @ y
+    w = diagonal.limit(X, y, alpha).w
+    off = len(w) * np.abs(w).max(initial=0) ** 3 / alpha**4
+    np.testing.assert_allclose(w, shortest, rtol=0, atol=off + 1e-9 * (1 + np.abs(w).max()))
+
+
+@FEW
+@given(problems(signed=True), st.data())
+def test_layers_may_change_places_and_signs_and_columns_too(problem, data):
+    X, y, _ = problem
+    d = X.shape[1]
+    u0, v0 = data.draw(vectors(d)), data.draw(vectors(d))
+    assume((np.abs(u0) != np.abs(v0)).all())
+    w = diagonal.untied_limit(X, y, u0, v0).w
+    close = {"rtol": 0, "atol": 1e-8 * (1 + np.abs(w).max())}
+    signs = np.array(data.draw(st.lists(st.sampled_from([1.0, -1.0]), min_size=d, max_size=d)))
+    order = list(data.draw(st.permutations(range(d))))
+    np.testing.assert_allclose(diagonal.untied_limit(X, y, v0, u0).w, w, **close)
+    np.testing.assert_allclose(diagonal.untied_limit(X, y, signs * u0, signs * v0).w, w, **close)
+    np.testing.assert_allclose(signs * diagonal.untied_limit(X * signs, y, signs * u0, v0).w, w, **close)
+    np.testing.assert_allclose(diagonal.untied_limit(X[:, order], y, u0[order], v0[order]).w, w[order], **close)

@@ -10,7 +10,8 @@ from implicitreg.flow import diagonal
 from implicitreg.flow import factorization as mf
 from scipy.integrate import solve_ivp
 from scipy.linalg import expm
-from strategies import designs, fractions, spd_matrices, vectors
+from scipy.optimize import linprog
+from strategies import designs, fractions, orthogonal, spd_matrices, vectors
 
 FEW = settings(max_examples=settings().max_examples // 4)
 
@@ -181,3 +182,126 @@ def test_before_the_data_are_felt_the_flow_is_exponential(C, alpha):
     t, tiny = 1 / 4, 1e-8 * alpha
     X = mf.gradient_flow([C], [1.0], [t], tiny * np.eye(len(C)))[0]
     np.testing.assert_allclose(X / tiny**2, expm(4 * t * C), rtol=1e-7, atol=1e-8)
+
+
+@st.composite
+def commuting(draw):
+    """A_i = Q diag(B_i) Qᵀ and y from a positive spectrum: zeros, copies, dependent ones, equal joint eigenvalues."""
+    B = draw(designs(3, 3, top=4))
+    Q = draw(orthogonal(B.shape[1]))
+    return B, Q, B @ (np.abs(draw(vectors(B.shape[1]))) + 1 / 4), np.einsum("ij,mj,kj->mik", Q, B, Q)
+
+
+def entropy(X, alpha):
+    """tr (X log X - X - X log alpha²), from the spectrum; 0 log 0 = 0."""
+    x = np.linalg.eigvalsh(X)
+    x = x[x > 1e-13]
+    return np.sum(x * np.log(x / alpha**2) - x)
+
+
+@given(commuting(), st.sampled_from([1 / 64, 1 / 4, 1.0, 4.0]), st.data())
+def test_commuting_limit_fits_and_no_other_matrix_has_less_entropy(problem, alpha, data):
+    """The conditions: log X - log alpha² I is a combination of the A_i. Competitors need not commute with them."""
+    _, _, y, A = problem
+    d = A.shape[1]
+    X = mf.commuting_limit(A, y, alpha)
+    size = 1 + np.abs(X).max()
+    np.testing.assert_allclose(np.einsum("mij,ij->m", A, X), y, rtol=0, atol=1e-9 * size)
+    np.testing.assert_allclose(X, X.T, rtol=0, atol=1e-13 * size)
+    values, V = np.linalg.eigh(X)
+    assert values[0] > 0
+    rows = A.reshape(len(A), -1)
+    tilt = ((V * np.log(values / alpha**2)) @ V.T).ravel()
+    left = tilt - np.linalg.pinv(rows, rcond=1e-9) @ (rows @ tilt)
+    np.testing.assert_allclose(left, 0, rtol=0, atol=1e-6 * (1 + np.abs(tilt).max()) * (1 + 1e-6 / values[0]))
+    along = np.array(data.draw(vectors(d * d, top=4))).reshape(d, d)
+    along = (along + along.T).ravel()
+    other = X + (along - np.linalg.pinv(rows, rcond=1e-9) @ (rows @ along)).reshape(d, d) / 16
+    other = (other + other.T) / 2
+    assume(np.linalg.eigvalsh(other)[0] >= 0)
+    assert entropy(other, alpha) >= entropy(X, alpha) - 1e-9 * size * (1 + abs(np.log(alpha)))
+
+
+@given(commuting(), st.sampled_from([1 / 4, 1.0]), st.data())
+def test_commuting_limit_follows_rotations_mixtures_and_units(problem, alpha, data):
+    """Equations may be mixed; measurements times c leave it; labels and alpha² times c multiply it."""
+    _, _, y, A = problem
+    X = mf.commuting_limit(A, y, alpha)
+    close = {"rtol": 0, "atol": 1e-8 * (1 + np.abs(X).max())}
+    R, mix = data.draw(orthogonal(A.shape[1])), np.eye(len(y)) + np.triu(np.ones((len(y),) * 2), 1) / 2
+    np.testing.assert_allclose(R.T @ mf.commuting_limit(R @ A @ R.T, y, alpha) @ R, X, **close)
+    np.testing.assert_allclose(mf.commuting_limit(np.tensordot(mix, A, 1), mix @ y, alpha), X, **close)
+    np.testing.assert_allclose(mf.commuting_limit(4 * A, 4 * y, alpha), X, **close)
+    np.testing.assert_allclose(mf.commuting_limit(A, 4 * y, 2 * alpha) / 4, X, **close)
+    twice = mf.commuting_limit(np.concatenate([A, A]), np.r_[y, y], alpha)
+    np.testing.assert_allclose(twice, X, **close)
+
+
+@given(commuting(), st.sampled_from([2.0**-40, 2.0**-160, 2.0**-400]))
+def test_the_trace_of_the_limit_exceeds_the_least_one_by_its_bound(problem, alpha):
+    """Both minimise: (tr X - tr X*) log 1/alpha² <= sum (w* log w* - w*) + d, with the least trace by linear
+    programming on the joint spectrum; `min_trace` reaches it among all matrices."""
+    B, _, y, A = problem
+    found = linprog(np.ones(B.shape[1]), A_eq=B, b_eq=y, bounds=(0, None))
+    assert found.status == 0
+    X, w = mf.commuting_limit(A, y, alpha), found.x[found.x > 0]
+    slack = (np.sum(w * np.log(w) - w) + B.shape[1]) / np.log(1 / alpha**2)
+    size = 1 + found.fun
+    assert found.fun - 1e-8 * size <= np.trace(X) <= found.fun + slack + 1e-8 * size
+    assert np.trace(mf.min_trace(A, y).X) == pytest.approx(found.fun, abs=1e-7 * size)
+
+
+def test_the_limit_of_a_start_of_order_one_is_not_the_least_trace():
+    """x + 2y = 2: from alpha = 1 the trace is that of (r, r²) with r + 2r² = 2; the least one is 1."""
+    A, r = [np.diag([1.0, 2.0])], (np.sqrt(17) - 1) / 4
+    np.testing.assert_allclose(np.diag(mf.commuting_limit(A, [2.0], 1.0)), [r, r**2], rtol=1e-10)
+    assert np.trace(mf.min_trace(A, [2.0]).X) == pytest.approx(1, abs=1e-8)
+    assert r + r**2 > 1.3
+
+
+@FEW
+@given(sensing(), st.data())
+def test_min_trace_follows_rotations_mixtures_and_units(problem, data):
+    A, y, some = problem
+    least, size = np.trace(mf.min_trace(A, y).X), 1 + np.trace(some)
+    R, mix = data.draw(orthogonal(len(some))), np.eye(len(y)) + np.triu(np.ones((len(y),) * 2), 1) / 2
+    for B, b, scale in ((R @ A @ R.T, y, 1), (np.tensordot(mix, A, 1), mix @ y, 1), (A, 4 * y, 4), (4 * A, y, 1 / 4)):
+        assert np.trace(mf.min_trace((B + B.transpose(0, 2, 1)) / 2, b).X) == pytest.approx(
+            scale * least, abs=4e-7 * size
+        )
+
+
+@FEW
+@given(commuting(), st.sampled_from([1 / 4, 1.0]))
+def test_the_flow_arrives_at_the_commuting_limit(problem, alpha):
+    """The distance to the limit, in its Bregman divergence, falls; by the slowest rate at the end it is closed."""
+    _, _, y, A = problem
+    X = mf.commuting_limit(A, y, alpha)
+    rows = A.reshape(len(A), -1)
+    s = np.linalg.svd(rows, compute_uv=False)
+    s = s[s > 1e-9 * s[0]]
+    rate = 4 * s[-1] ** 2 * np.linalg.eigvalsh(X)[0] if s.size else 1.0
+    assume(s.size == 0 or rate > 0.5)
+    path = mf.gradient_flow(A, y, [0.0, 2.0, 20.0 / rate + 2], alpha * np.eye(A.shape[1]))
+    np.testing.assert_allclose(path[-1], X, rtol=0, atol=1e-6 * (1 + np.abs(X).max()))
+    x = np.trace(X) + entropy(X, 1.0)
+
+    def divergence(Z):
+        values, V = np.linalg.eigh(Z)
+        return x - np.sum(X * ((V * np.log(values)) @ V.T)) + np.trace(Z) - np.trace(X)
+
+    far = [divergence(Z) for Z in path]
+    assert far == sorted(far, reverse=True) or max(far) < 1e-9 * (1 + np.abs(X).max())
+
+
+@FEW
+@given(sensing(max_d=2), st.sampled_from([1 / 16, 1 / 4]), st.data())
+def test_two_transposed_factors_are_the_symmetric_one_at_half_the_time(problem, t, data):
+    """W = U Uᵀ with both factors free: dU = A*(e) U, half the speed of the tied one."""
+    A, y, some = problem
+    d = len(some)
+    U0 = data.draw(designs(d, 2).map(lambda U: np.vstack([U, np.zeros((d - len(U), U.shape[1]))])))
+    slope = lambda W: -np.tensordot(y - np.tensordot(A, W, 2), A, 1)  # noqa: E731
+    deep = mf.deep_gradient_flow([U0.T, U0], slope, [2 * t])[0]
+    X = mf.gradient_flow(A, y, [t], U0)[0]
+    np.testing.assert_allclose(deep, X, rtol=0, atol=1e-6 * (1 + np.abs(X).max()))

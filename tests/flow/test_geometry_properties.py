@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from implicitreg.flow import diagonal, geometry, minnorm
 from scipy.integrate import solve_ivp
 from scipy.special import softmax
-from strategies import designs, separable, vectors
+from strategies import designs, fractions, orthogonal, separable, vectors
 
 FEW = settings(max_examples=settings().max_examples // 4)
 NORMS = st.sampled_from([1, 1.5, 2, 3, np.inf])
@@ -158,3 +158,39 @@ def test_mirror_descent_is_the_loop_in_the_dual_variable(problem, k):
         theta = theta + eta * X.T @ (y - X @ potential.inverse_link(theta))
     found = geometry.mirror_descent(X, y, potential, eta, k, w0)
     np.testing.assert_allclose(link(found), theta, rtol=0, atol=1e-9 * (1 + np.abs(theta).max()))
+
+
+@given(st.sampled_from(sorted(POTENTIALS)), st.lists(fractions(12), min_size=1, max_size=4).map(np.array))
+def test_a_potential_inverts_its_link_with_the_derivative_it_states(kind, z):
+    potential, link = POTENTIALS[kind]
+    w = potential.inverse_link(z)
+    np.testing.assert_allclose(link(w), z, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(potential.link(w), z, rtol=1e-12, atol=1e-12)
+    h, f = 1e-3, potential.inverse_link
+    z = z[np.abs(z) > 0] if kind == "power" else z  # its third derivative jumps at 0
+    slope = (8 * (f(z + h) - f(z - h)) - f(z + 2 * h) + f(z - 2 * h)) / (12 * h)
+    np.testing.assert_allclose(potential.inverse_link_derivative(z), slope, rtol=1e-9, atol=1e-10)
+
+
+@FEW
+@given(separable(), NORMS, st.sampled_from([1.0, 3.0]), st.data())
+def test_geometries_keep_the_symmetries_of_their_ball(problem, p, k, data):
+    """Signs and order of the coordinates for every norm; rotations for the Euclidean one; units of the inputs."""
+    (X, y), d = problem, problem[0].shape[1]
+    order = list(data.draw(st.permutations(range(d))))
+    signs = np.array(data.draw(st.lists(st.sampled_from([1.0, -1.0]), min_size=d, max_size=d)))
+    S, Q = np.diag(signs)[order], data.draw(orthogonal(d))
+    found = geometry.margin_direction(X, y, p).margin
+    assert geometry.margin_direction(X @ S.T, y, p).margin == pytest.approx(found, rel=1e-6)
+    assert geometry.margin_direction(4 * X, y, p).margin == pytest.approx(4 * found, rel=1e-6)
+    u = geometry.polynomial_direction(X, y, k)
+    np.testing.assert_allclose(geometry.polynomial_direction(X @ Q.T, y, k), Q @ u, rtol=0, atol=1e-8)
+    if p == 2:
+        assert geometry.margin_direction(X @ Q.T, y, p).margin == pytest.approx(found, rel=1e-6)
+
+
+def test_a_rotation_changes_the_other_margins():
+    """One example (1, 1): the margin is 1 for |w|_1, and root 2 after an eighth of a turn."""
+    X, turned = np.array([[1.0, 1.0]]), np.array([[2**0.5, 0.0]])
+    assert geometry.margin_direction(X, [1.0], 1).margin == pytest.approx(1, rel=1e-9)
+    assert geometry.margin_direction(turned, [1.0], 1).margin == pytest.approx(2**0.5, rel=1e-9)

@@ -5,10 +5,11 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, given, reject, settings
 from hypothesis import strategies as st
 from implicitreg.flow import homogeneous as hom
 from implicitreg.flow import maxmargin
+from scipy.integrate import solve_ivp
 from scipy.special import softmax
 from strategies import designs, fractions, separable, vectors
 
@@ -87,7 +88,7 @@ def test_margins_enclose_each_other(problem):
 @given(separable(max_n=3, max_d=2), st.lists(st.integers(1, 2), max_size=2), st.data())
 def test_flow_of_linear_networks_conserves_the_imbalance_and_does_not_lose_margin(problem, hidden, data):
     net = hom.DeepLinear(*problem, hidden)
-    theta = data.draw(vectors(net.size, top=6))
+    theta = data.draw(vectors(net.size, top=6).filter(lambda theta: theta.any()))
     p = softmax(-net.q(theta))
     assume(np.linalg.norm(net.pullback(theta, p)) > 1e-3)
     path = hom.gradient_flow(net, theta, [0.0, 0.1, 0.3])
@@ -111,7 +112,10 @@ def test_flow_of_relu_networks_conserves_the_imbalance_of_each_neuron(problem, d
     net = hom.ReLU(*problem, 2)
     theta = data.draw(vectors(net.size, top=6))
     assume(np.linalg.norm(net.pullback(theta, softmax(-net.q(theta)))) > 1e-3)
-    path = hom.gradient_flow(net, theta, [0.0, 0.2])
+    try:
+        path = hom.gradient_flow(net, theta, [0.0, 0.2])
+    except ArithmeticError:  # all neurons fall silent on the way, and the path ends
+        reject()
     before, after = (hom.neuron_imbalance(*net.layers(w)) for w in path)
     W, a = net.layers(theta)
     np.testing.assert_allclose(before, (W**2).sum(1) - a**2, rtol=0, atol=1e-12)
@@ -154,14 +158,15 @@ def test_alignment_of_layers_of_rank_one_along_each_other_is_complete(X, data):
 
 @given(st.integers(1, 4), st.data())
 def test_the_bound_on_the_plane_bounds_every_network(n, data):
-    """The right side by a fine grid of angles, and the margin of a random network below it."""
+    """The right side by a fine grid of angles and the kinks, and the margin of a random network below it."""
     X = data.draw(st.lists(vectors(2), min_size=n, max_size=n).map(np.array))
     assume((np.abs(X).sum(1) > 0).all())
     y = np.array(data.draw(st.lists(st.sampled_from([1.0, -1.0]), min_size=n, max_size=n)))
     p = np.array(data.draw(st.lists(st.integers(1, 4), min_size=n, max_size=n)), dtype=float)
     p /= p.sum()
     found = hom.relu_margin_bound(X, y, p)
-    angles = np.linspace(0, 2 * np.pi, 4001)
+    kinks = np.arctan2(X[:, 1], X[:, 0])
+    angles = np.r_[np.linspace(0, 2 * np.pi, 4001), kinks - np.pi / 2, kinks + np.pi / 2]
     sums = (p * y) @ np.maximum(X @ [np.cos(angles), np.sin(angles)], 0)
     size = p @ np.linalg.norm(X, axis=1)
     assert np.abs(sums).max() / 2 == pytest.approx(found, abs=1e-5 * size)
@@ -169,3 +174,85 @@ def test_the_bound_on_the_plane_bounds_every_network(n, data):
     net = hom.ReLU(X, y, 2)
     theta = data.draw(vectors(net.size).filter(lambda theta: theta.any()))
     assert hom.normalized_margin(net, theta) <= found + 1e-12 * size
+
+
+@FEW
+@given(separable(max_n=3, max_d=2), st.sampled_from(["linear", "diagonal"]), st.integers(1, 3), st.data())
+def test_the_flow_solves_its_equation(problem, kind, depth, data):
+    """d theta / d tau = |theta| g / |g|, the gradient by torch."""
+    X, y = problem
+    net = hom.DeepLinear(X, y, [2] * (depth - 1)) if kind == "linear" else hom.Diagonal(X, y, depth)
+    theta = data.draw(vectors(net.size, top=6).filter(lambda theta: theta.any()))
+    inputs, labels, d = torch.from_numpy(X), torch.from_numpy(y), X.shape[1]
+
+    def loss(at):
+        if kind == "diagonal":
+            q = inputs @ (at[:d] ** depth - at[d:] ** depth)
+        else:
+            out, used = inputs.T, 0
+            for a, b in itertools.pairwise([d, *[2] * (depth - 1), 1]):
+                out, used = at[used : used + a * b].reshape(b, a) @ out, used + a * b
+            q = out[0]
+        return torch.exp(-labels * q).sum()
+
+    def gradient(theta):
+        at = torch.from_numpy(theta.copy()).requires_grad_()
+        return -torch.autograd.grad(loss(at), at)[0].numpy()
+
+    assume(np.linalg.norm(gradient(theta)) > 1e-2)
+    speed = lambda _, w: np.linalg.norm(w) * gradient(w) / np.linalg.norm(gradient(w))  # noqa: E731
+    run = solve_ivp(speed, (0, 0.25), theta, "DOP853", rtol=1e-9, atol=1e-10)
+    assume(all(np.linalg.norm(gradient(w)) > 1e-3 for w in run.y.T))  # near a saddle the direction is not defined
+    found = hom.gradient_flow(net, theta, [0.25, 0.0])
+    np.testing.assert_allclose(found, [run.y[:, -1], theta], rtol=0, atol=1e-6 * np.linalg.norm(theta))
+
+
+@st.composite
+def right(draw):
+    """A network with parameters that have every label: examples with the output 0 are left out."""
+    X, kind = draw(designs(max_n=3, max_d=3)), draw(st.sampled_from([0, 1, 2]))
+    make = [
+        lambda X, y: hom.DeepLinear(X, y, [2]), lambda X, y: hom.Diagonal(X, y, 3), lambda X, y: hom.ReLU(X, y, 2)
+    ][kind]  # fmt: skip
+    net = make(X, np.ones(len(X)))
+    theta = draw(vectors(net.size, top=6))
+    assume(theta.any())
+    out = net.q(theta)
+    keep = np.abs(out) > 1e-3
+    assume(keep.any())
+    return make(X[keep], np.sign(out[keep])), net.degree, theta
+
+
+@given(right())
+def test_residuals_are_those_of_the_multipliers_which_are_the_best(problem):
+    """Least squares over multipliers that are not negative: no slope leads on. The scale of theta is none."""
+    net, degree, theta = problem
+    q = net.q(theta)
+    kkt, other = hom.kkt_residual(net, theta), hom.kkt_residual(net, 4 * theta)
+    at = theta / q.min() ** (1 / degree)
+    J, slack, size = np.array([net.pullback(at, e) for e in np.eye(len(q))]), net.q(at) - 1, np.linalg.norm(at)
+    off = at - kkt.dual @ J
+    assert (kkt.dual >= 0).all()
+    assert kkt.stationarity == pytest.approx(np.linalg.norm(off) / size, abs=1e-9)
+    assert kkt.slackness == pytest.approx(kkt.dual @ slack / size**2, abs=1e-9)
+    slope = slack**2 * kkt.dual / size**4 - J @ off / size**2
+    scale = 1 + np.abs(J).max() ** 2 + np.abs(slack).max() ** 2
+    assert slope.min() > -1e-9 * scale
+    np.testing.assert_allclose(slope * kkt.dual, 0, rtol=0, atol=1e-8 * scale * (1 + kkt.dual.max()))
+    assert other.stationarity == pytest.approx(kkt.stationarity, abs=1e-7)
+
+
+@given(designs(max_n=3, max_d=3), st.integers(1, 3), st.data())
+def test_alignment_is_that_of_the_eigenvectors_of_gram_matrices(first, width, data):
+    second = data.draw(vectors(width * len(first))).reshape(width, -1)
+    assume(first.any() and second.any())
+    found = hom.alignment([first, second])
+    values, left = np.linalg.eigh(first @ first.T)
+    others, right = np.linalg.eigh(second.T @ second)
+    np.testing.assert_allclose(found.norms, [np.sqrt(values.sum()), np.sqrt(others.sum())], rtol=1e-12)
+    for k, (W, spectrum) in enumerate([(first, values), (second, others)]):
+        ratio = np.sqrt(max(spectrum[-2], 0) / spectrum[-1]) if min(W.shape) > 1 else 0
+        assert found.rank_ratio[k] == pytest.approx(ratio, abs=1e-7)
+    simple = all(len(s) == 1 or s[-1] - s[-2] > 1e-3 * s[-1] for s in (values, others))
+    if simple:
+        assert found.overlap[0] == pytest.approx(abs(left[:, -1] @ right[:, -1]), abs=1e-9)

@@ -102,3 +102,11 @@ def test_stopping_thresholds_with_the_stated_bounds(theta, tau, alpha):
 def test_deep_thresholding_time(tau, alpha, depth):
     expected = 1 / (depth * (depth - 2) * tau * alpha ** (depth - 2))
     assert incremental.thresholding_time(tau, alpha, depth) == pytest.approx(expected, rel=1e-12)
+
+
+@given(lone(), st.sampled_from([1 / 16, 1 / 2, 4.0]))
+def test_the_lone_path_is_that_of_the_network_with_one_weight(problem, t):
+    depth, target, alpha, _ = problem
+    assume(depth > 1)
+    path = diagonal.trajectory([[1.0]], [target], [t], alpha, depth=depth, signed=False)[0]
+    np.testing.assert_allclose(incremental.toy_path([t], target, alpha, depth), path, rtol=1e-7)

@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from implicitreg.flow import maxmargin
+from scipy.integrate import solve_ivp
 from scipy.optimize import linprog
 from scipy.special import logsumexp, softmax
-from strategies import fractions, separable, vectors
+from strategies import fractions, orthogonal, separable, vectors
 
 FEW = settings(max_examples=settings().max_examples // 4)
 ETAS = st.sampled_from([1 / 64, 1 / 8, 1.0])
@@ -181,3 +182,37 @@ def test_the_degenerate_flow_solves_its_equation(log_t):
     W = np.expm1(w2)
     assert np.log(W) + W == pytest.approx(np.log(np.expm1(log_t)), abs=1e-12 * (1 + log_t))
     assert w1 - w2 == pytest.approx(W, rel=1e-12)
+
+
+@FEW
+@given(separable(max_n=3, max_d=2), st.sampled_from(["exp", "logistic"]), st.data())
+def test_the_flow_solves_its_equation(problem, loss, data):
+    Z, w0 = rows(problem), data.draw(vectors(problem[0].shape[1], top=3))
+
+    def slope(_, w):
+        u = Z @ w
+        return Z.T @ (np.exp(-u) if loss == "exp" else 1 / (1 + np.exp(u)))
+
+    times = np.expm1([0.5, 2.0])
+    run = solve_ivp(slope, (0, times[-1]), w0, "LSODA", times, rtol=1e-10, atol=1e-11)
+    path = maxmargin.gradient_flow(*problem, [0.5, 2.0, 0.0], loss, w0)
+    np.testing.assert_allclose(path, [*run.y.T, w0], rtol=1e-7, atol=1e-7)
+
+
+@FEW
+@given(separable(), st.sampled_from([1 / 4, 1.0]), st.data())
+def test_margins_follow_rotations_copies_and_units(problem, C, data):
+    """Every example twice with C is once with 2C, so the threshold is half; cX: weights over c, C over c²."""
+    (X, y), Q = problem, data.draw(orthogonal(problem[0].shape[1]))
+    svm, twice = maxmargin.hard_margin(X, y), (np.vstack([X, X]), np.r_[y, y])
+    hard, size = maxmargin.hard_margin(X @ Q.T, y), np.linalg.norm(svm.w)
+    np.testing.assert_allclose(hard.w, Q @ svm.w, rtol=0, atol=1e-9 * size)
+    soft = maxmargin.soft_margin(X, y, 2 * C)
+    close = {"rtol": 0, "atol": 1e-8 * (1 + np.linalg.norm(soft))}
+    np.testing.assert_allclose(maxmargin.soft_margin(*twice, C), soft, **close)
+    np.testing.assert_allclose(maxmargin.soft_margin(X @ Q.T, y, 2 * C), Q @ soft, **close)
+    np.testing.assert_allclose(4 * maxmargin.soft_margin(4 * X, y, C / 8), soft, **close)
+    threshold = maxmargin.hinge_threshold(X, y)
+    assert maxmargin.hinge_threshold(*twice) == pytest.approx(threshold / 2, rel=1e-7)
+    assert maxmargin.hinge_threshold(X @ Q.T, y) == pytest.approx(threshold, rel=1e-7)
+    assert maxmargin.hinge_threshold(4 * X, y) == pytest.approx(threshold / 16, rel=1e-7)

@@ -6,7 +6,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from implicitreg.flow import minnorm
 from scipy.linalg import expm
-from strategies import designs, fractions, spd_matrices, spread, vectors
+from strategies import designs, fractions, orthogonal, spd_matrices, spread, vectors
 
 
 @st.composite
@@ -85,9 +85,20 @@ def test_ridge_solves_its_normal_equations(problem, penalty, data):
 def test_the_flow_stopped_at_t_is_ridge_with_its_penalty(problem, t):
     X, y, w0 = problem
     Q = minnorm.early_stopping_penalty(X, t)
+    np.testing.assert_array_equal(Q, Q.T)
     flow = minnorm.gradient_flow(X, y, [t], w0)[0]
     close((X.T @ X + Q) @ (flow - w0), X.T @ (y - X @ w0), X)
     close(minnorm.ridge(X, y, Q, w0), flow, X)
+
+
+def test_a_penalty_near_rounding_is_symmetric():
+    """Nearly all is fitted at t = 16: entries of 1e-14, of which rounding is a thousandth; `ridge` takes it."""
+    X = np.array([[2.0, 1.5], [-1.5, 0.0], [1.75, 2.0], [2.25, 3.5]])
+    Q = minnorm.early_stopping_penalty(X, 16.0)
+    c, V = np.linalg.eigh(X.T @ X)
+    np.testing.assert_allclose(Q, (V * (c / np.expm1(16 * c))) @ V.T, rtol=0, atol=1e-16)
+    np.testing.assert_array_equal(Q, Q.T)
+    np.testing.assert_allclose(minnorm.ridge(X, X @ [1.0, -2.0], Q), [1, -2], rtol=1e-12)
 
 
 @given(problems(), st.data())
@@ -123,3 +134,40 @@ def test_the_limit_follows_scale_and_copies(X, shift, data):
     close(minnorm.limit(*twice, w0), minnorm.limit(X, y, w0), X)
     close(minnorm.gradient_flow(*twice, [0.5], w0), minnorm.gradient_flow(X, y, [1.0], w0), X)
     close(minnorm.limit(X, y + shift * X[:, 0]), w + shift * minnorm.limit(X, X[:, 0]), X)
+
+
+@given(problems(), st.data())
+def test_rotations_of_inputs_and_of_equations(problem, data):
+    """X Qᵀ: the weights turn. P X and P y: nothing changes."""
+    X, y, w0 = problem
+    Q, P = data.draw(orthogonal(X.shape[1])), data.draw(orthogonal(len(X)))
+    for f in (
+        minnorm.limit,
+        lambda X, y, w0: minnorm.gradient_flow(X, y, [0.25], w0)[0],
+        lambda X, y, w0: minnorm.ridge(X, y, 0.5, w0),
+        lambda X, y, w0: minnorm.gradient_descent(X, y, 1 / 64, 5, w0, 0.5),
+    ):
+        w = f(X, y, w0)
+        close(f(X @ Q.T, y, Q @ w0), Q @ w, X)
+        close(f(P @ X, P @ y, w0), w, X)
+
+
+@given(problems(), st.sampled_from([2.0**-40, 2.0**-10, 1.0, 2.0**40]))
+def test_ridge_is_the_resolvent_between_the_start_and_the_limit(problem, penalty):
+    """w = w0 + (C + lambda)^-1 C (limit - w0): from lambda = 0, the limit, to infinity, the start."""
+    X, y, w0 = problem
+    s, V = np.linalg.eigh(X.T @ X)
+    s = np.where(s > 1e-12 * max(s[-1], 1), s, 0)
+    expected = w0 + V @ (s / (s + penalty) * (V.T @ (pinv_limit(X, y, w0) - w0)))
+    close(minnorm.ridge(X, y, penalty, w0), expected, X)
+
+
+@given(problems(), st.sampled_from([1 / 64, 1 / 8]), st.data())
+def test_steps_of_sgd_are_the_loop_for_any_labels(problem, eta, data):
+    X, y, w = problem
+    order = data.draw(st.lists(st.integers(0, len(X) - 1), min_size=1, max_size=4))
+    path = minnorm.stochastic_gradient_descent(X, y, eta, order, w)
+    np.testing.assert_array_equal(path[0], w)
+    for i, after in zip(order, path[1:], strict=True):
+        w = w - eta * (X[i] @ w - y[i]) * X[i]
+        np.testing.assert_allclose(after, w, rtol=1e-12, atol=1e-12)

@@ -5,10 +5,12 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from implicitreg.flow import neuron
-from strategies import designs, fractions, spread, vectors
+from scipy.integrate import solve_ivp
+from strategies import designs, fractions, orthogonal, spread, vectors
 
 FEW = settings(max_examples=settings().max_examples // 4)
-ACTIVATIONS = st.sampled_from([neuron.sigmoid, neuron.tanh, neuron.softplus, neuron.leaky_relu(0.5)])
+LEAKY = neuron.leaky_relu(0.5)
+ACTIVATIONS = st.sampled_from([neuron.sigmoid, neuron.tanh, neuron.softplus, LEAKY])
 
 
 @st.composite
@@ -88,3 +90,19 @@ def test_the_three_points_obey_their_linear_flow_up_to_the_switch(c):
     assert X[2] @ at == pytest.approx(0, abs=1e-9 * c**2)
     np.testing.assert_allclose(found.w, [1, 1, at[2]], rtol=0, atol=1e-9)
     assert at[2] < 0
+
+
+@FEW
+@given(problems(), st.sampled_from([1 / 4, 1.0]), st.data())
+def test_the_flow_solves_its_equation_and_follows_a_rotation(problem, t, data):
+    """Smooth activations, labels that need not be reached."""
+    X, activation, y, w0 = problem
+    assume(activation.inverse is not LEAKY.inverse)
+    y = y + np.linspace(0, 1 / 4, len(y))
+    slope = lambda _, w: X.T @ (activation.derivative(X @ w) * (y - activation.value(X @ w)))  # noqa: E731
+    run = solve_ivp(slope, (0, t), w0, "DOP853", rtol=1e-11, atol=1e-13)
+    found = neuron.gradient_flow(X, y, [t], activation.value, activation.derivative, w0)[0]
+    np.testing.assert_allclose(found, run.y[:, -1], rtol=0, atol=1e-9)
+    Q = data.draw(orthogonal(X.shape[1]))
+    turned = neuron.gradient_flow(X @ Q.T, y, [t], activation.value, activation.derivative, Q @ w0)[0]
+    np.testing.assert_allclose(turned, Q @ found, rtol=0, atol=1e-9)

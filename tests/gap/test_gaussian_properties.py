@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from implicitreg.gap import gaussian
 from numpy.polynomial.hermite_e import hermegauss
-from strategies import spd_matrices, vectors
+from strategies import orthogonal, spd_matrices, vectors
 
 FEW = settings(max_examples=settings().max_examples // 4)
 PLANS = st.sampled_from([(2, 1), (2, 2), (6, 3), (6, 6)])
@@ -105,3 +105,58 @@ def test_wishart_moments_are_integrals(d, N):
     for found in gaussian.wishart_moments(d, N, 3):
         np.testing.assert_allclose(np.tensordot(w, power, 1), found * np.eye(d), rtol=0, atol=1e-10 * found)
         power = power @ A
+
+
+@given(laws(max_d=3), ETAS, st.sampled_from([2, 4, 6]))
+def test_two_batches_drift_by_the_formula_at_every_step(case, eta, N):
+    """E A² and C² written with the fourth moment: the difference of the exact means has no further terms."""
+    law, theta = case
+    C, u = law.C, theta - law.theta_star
+    fourth = np.einsum("ij,kl->ijkl", C, C) + np.einsum("ik,jl->ijkl", C, C) + np.einsum("il,jk->ijkl", C, C)
+    square = np.einsum("ijjl->il", fourth)  # E |x|² x xᵀ
+    expected = eta**2 / N * (square - C @ C) @ u
+    np.testing.assert_allclose(law.drift(theta, eta, N=N, K=2), expected, rtol=1e-11, atol=1e-13)
+    means = law.gd_mean(theta, eta, N=N) - law.sgd_mean(theta, eta, steps=2)
+    np.testing.assert_allclose(means, expected, rtol=0, atol=1e-13 * (1 + np.abs(theta).max()))
+
+
+@given(laws(max_d=3), ETAS, PLANS, st.data())
+def test_a_law_in_other_coordinates_and_units(case, eta, plan, data):
+    """A rotation of the inputs turns all vectors. Labels, teacher and weights times c: the losses times c²."""
+    law, theta = case
+    N, K = plan
+    Q, c = data.draw(orthogonal(law.d)), 4.0
+    C = Q @ law.C @ Q.T
+    turned = gaussian.GaussianLinear((C + C.T) / 2, Q @ law.theta_star, law.sigma)
+    scaled = gaussian.GaussianLinear(law.C, c * law.theta_star, c * law.sigma)
+    close = {"rtol": 1e-11, "atol": 1e-12}
+    for name, options in (("G", {}), ("grad_trace", {}), ("drift", {"eta": eta, "N": N, "K": K}),
+                          ("sgd_mean", {"eta": eta, "steps": 3}), ("gd_mean", {"eta": eta, "N": N})):  # fmt: skip
+        value = getattr(law, name)(theta, **options)
+        np.testing.assert_allclose(getattr(turned, name)(Q @ theta, **options), Q @ value, **close)
+        np.testing.assert_allclose(getattr(scaled, name)(c * theta, **options), c * value, **close)
+    for name, options in (("risk", {}), ("trace", {}), ("modified_risk", {"eta": eta, "N": N, "K": K})):
+        value = getattr(law, name)(theta, **options)
+        assert getattr(turned, name)(Q @ theta, **options) == pytest.approx(value, rel=1e-11, abs=1e-12)
+        assert getattr(scaled, name)(c * theta, **options) == pytest.approx(c**2 * value, rel=1e-11, abs=1e-12)
+    np.testing.assert_allclose(turned.Sigma(Q @ theta), Q @ law.Sigma(theta) @ Q.T, **close)
+    np.testing.assert_allclose(turned.ridge(eta, N=N, K=K), Q @ law.ridge(eta, N=N, K=K) @ Q.T, **close)
+
+
+@given(st.integers(1, 6), st.integers(1, 6))
+def test_wishart_moments_know_chi_square_and_the_transpose(d, N):
+    """One dimension, one example; and tr (XᵀX)^k = tr (XXᵀ)^k, so that d N^k m_k is symmetric in d and N."""
+    k = np.arange(8)
+    chi = lambda n: np.cumprod(np.r_[1.0, n + 2 * np.arange(7.0)])  # noqa: E731
+    np.testing.assert_allclose(gaussian.wishart_moments(1, N, 7), chi(N) / float(N) ** k, rtol=1e-13)
+    np.testing.assert_allclose(gaussian.wishart_moments(d, 1, 7)[1:], (chi(d) / d)[1:], rtol=1e-13)
+    m, t = gaussian.wishart_moments(d, N, 7), gaussian.wishart_moments(N, d, 7)
+    np.testing.assert_allclose(d * float(N) ** k[1:] * m[1:], N * float(d) ** k[1:] * t[1:], rtol=1e-13)
+
+
+@given(st.integers(1, 3), st.integers(1, 4), ETAS, st.data())
+def test_two_steps_on_isotropic_inputs_are_the_polynomial_of_wishart_moments(d, N, eta, data):
+    law, theta = gaussian.GaussianLinear(4 * np.eye(d), np.zeros(d), 0.5), data.draw(vectors(d, top=4))
+    _, m1, m2 = gaussian.wishart_moments(d, N, 2)
+    expected = (1 - 2 * 4 * eta * m1 + (4 * eta) ** 2 * m2) * theta
+    np.testing.assert_allclose(law.gd_mean(theta, eta, N=N), expected, rtol=1e-12, atol=1e-12)

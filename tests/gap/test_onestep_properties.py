@@ -1,6 +1,6 @@
 """One step on random problems: the coefficients of the exact gap, by interpolation in the step and in 1/N."""
 
-from itertools import product
+from itertools import permutations, product
 
 import numpy as np
 import pytest
@@ -9,21 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from implicitreg import FiniteProblem, exact
 from implicitreg.gap import onestep
-from strategies import finite_problems
+from strategies import Moved, changed, designs, finite_problems, fractions, nodes, orthogonal, taylor, vectors
 
 FEW = settings(max_examples=settings().max_examples // 4)
 PROBLEMS = finite_problems()
 QUADRATIC = finite_problems(degree=2)
-
-
-def taylor(values, eta):
-    """The terms c_k eta^k of a polynomial from its values at so many nodes, which `nodes` chooses."""
-    n = len(values)
-    return np.linalg.solve(np.vander(nodes(n) / eta, increasing=True), values)
-
-
-def nodes(n):
-    return (np.cos(np.pi * (np.arange(n) + 0.5) / n) + 1.1) / 16
 
 
 def gap(problem, eta, N, T=1, B=None):
@@ -113,7 +103,7 @@ def test_many_steps_is_the_coefficient_of_one_over_N(problem, eta):
 
 
 @FEW
-@given(QUADRATIC, st.sampled_from([(2, 2), (3, 3)]))
+@given(QUADRATIC, st.sampled_from([(2, 1), (2, 2), (3, 3), (4, 2)]))
 def test_gap_after_has_the_first_coefficients_of_both_methods(problem, schedule):
     """Steps on quadratic losses are polynomials in eta of degree 2K: small steps, and a fit of that degree."""
     N, K = schedule
@@ -153,3 +143,94 @@ def test_divergence_is_the_first_order_over_all_training_sets(train, other, N):
     sets = [(np.prod(p[list(D)]), g[list(D)].mean(0)) for D in product(range(train.m), repeat=N)]
     expected = sum(w * gD @ (gD - q @ away) for w, gD in sets)
     assert onestep.divergence(train, test, 1 / 4, N) == pytest.approx(expected / 4, abs=1e-11 * (1 + abs(expected)))
+
+
+@FEW
+@given(finite_problems(ridges=True), st.sampled_from([1 / 16, 1 / 4]), st.integers(1, 4))
+def test_many_steps_is_the_sum_of_its_ordered_products(problem, eta, T):
+    """Term by term along the path, with the Hessians multiplied in their order; derivatives one loss at a time."""
+    p, theta, path = problem.probabilities, problem.theta0, []
+    for _ in range(T + 1):
+        path.append(naive(problem, theta)[:2])
+        theta = theta - eta * p @ path[-1][0]
+    last, total = path[-1][0], 0.0
+    for t in range(T):
+        carry = np.eye(problem.d)
+        for s in range(t + 1, T):
+            carry = (np.eye(problem.d) - eta * np.tensordot(p, path[s][1], 1)) @ carry
+        moved = path[t][0] @ carry.T
+        total += p @ (last * moved).sum(1) - (p @ last) @ (p @ moved)
+    found = onestep.many_steps(problem, eta, 10, T)
+    assert found == pytest.approx(eta / 10 * total, rel=1e-10, abs=1e-11)
+
+
+def test_hessians_in_the_other_order_are_another_formula():
+    """Cubic losses of two parameters: the Hessians along the path do not commute."""
+    losses = [lambda t: t[0] ** 2 * t[1] + t[0] * t[1] ** 2 - t[1], lambda t: t[0] ** 2 * t[1] + t[0] + t[1] ** 2]
+    problem, eta = FiniteProblem(losses, [0.25, 0.75], [0.5, -0.75]), 1 / 4
+    p, theta, path = problem.probabilities, problem.theta0, []
+    for _ in range(4):
+        path.append(naive(problem, theta)[:2])
+        theta = theta - eta * p @ path[-1][0]
+    steps = [np.eye(2) - eta * np.tensordot(p, h, 1) for _, h in path]
+    cov = lambda a, b: p @ (a * b).sum(1) - (p @ a) @ (p @ b)  # noqa: E731
+    last = path[3][0]
+    rest = cov(last, path[1][0] @ steps[2].T) + cov(last, path[2][0])
+    right, wrong = (eta * (rest + cov(last, path[0][0] @ M.T)) for M in (steps[2] @ steps[1], steps[1] @ steps[2]))
+    assert onestep.many_steps(problem, eta, 1, 3) == pytest.approx(right, rel=1e-12)
+    assert abs(right - wrong) > 1e-6
+
+
+def everything(problem, eta, scale=1.0):
+    """The numbers of this module, in units of the loss; eta carries one over the loss."""
+    after = onestep.gap_after(problem, eta, N=4, K=2)
+    step = onestep.one_step(problem, eta, 3)
+    gaps = [step.leading, step.next_order, onestep.all_orders(problem, eta, 3), onestep.many_steps(problem, eta, 3, 2)]
+    gaps += [onestep.divergence(problem, problem, eta, 3), after.sgd, after.gd, after.test_sgd, after.test_gd]
+    at = onestep.moments(problem)
+    squares = [onestep.variance(problem, 2, 3) / scale**4, at.trace / scale**2, at.kappa3 / scale**3]
+    return np.array([*np.array(gaps) / scale, *squares, at.trace_H_Sigma / scale**3])
+
+
+@FEW
+@given(finite_problems(ridges=True), st.data())
+def test_order_split_examples_rotations_and_units_do_not_matter(problem, data):
+    """And the divergence of a law from itself is the first order of one step."""
+    d, p, eta = problem.d, problem.probabilities, 1 / 8
+    truth = everything(problem, eta)
+    assert truth[4] == pytest.approx(truth[0], rel=1e-12, abs=1e-14)
+    losses, weights = [*problem.losses, problem.losses[0]], np.r_[p[0] / 4, p[1:], 3 * p[0] / 4]
+    order = list(data.draw(st.permutations(range(len(losses)))))
+    Q, b = data.draw(orthogonal(d)), np.array(data.draw(st.lists(fractions(4), min_size=d, max_size=d)))
+    others = [
+        (changed(problem, [losses[i] for i in order], weights[order]), eta, 1.0),
+        (changed(problem, [Moved(f, Q, b) for f in problem.losses], theta0=Q.T @ (problem.theta0 - b)), eta, 1.0),
+        (changed(problem, [lambda t, f=f: 4 * f(t) for f in problem.losses]), eta / 4, 4.0),
+    ]
+    for other, step, scale in others:
+        found = everything(other, step, scale)
+        np.testing.assert_allclose(found, truth, rtol=0, atol=1e-11 * (1 + np.abs(truth).max()))
+
+
+def test_a_stretch_matters_where_the_step_stays():
+    problem = FiniteProblem([lambda t: t[0] ** 2 / 2, lambda t: 3 * t[0] ** 2 / 2], [0.5, 0.5], [1.0])
+    stretched = changed(problem, [Moved(f, np.array([[2.0]]), np.zeros(1)) for f in problem.losses], theta0=[0.5])
+    assert abs(everything(stretched, 1 / 8) - everything(problem, 1 / 8))[0] > 1e-2
+
+
+@FEW
+@given(PROBLEMS, st.data())
+def test_slope_of_the_trace_is_the_slope_of_the_trace(problem, data):
+    """The trace is a polynomial of degree 6 on every line; its derivative by interpolation."""
+    line = data.draw(vectors(problem.d, top=4))
+    values = np.array([onestep.moments(problem, problem.theta0 + s * line).trace for s in nodes(7)])
+    slope = taylor(values, 1.0)[1]
+    assert onestep.moments(problem).grad_trace @ line == pytest.approx(slope, abs=1e-8 * (1 + np.abs(values).max()))
+
+
+@given(BATCHES, BATCHES, designs(4, 3).filter(lambda X: len(X) == 4))
+def test_batch_covariance_of_a_data_set_is_that_over_its_orders(A, B, X):
+    orders = [X[list(order)] for order in permutations(range(4))]
+    a, b = (np.array([x[batch].mean(0) for x in orders]) for batch in (A, B))
+    found = onestep.batch_covariance(A, B, N=4) * np.atleast_2d(np.cov(X.T))
+    np.testing.assert_allclose((a - a.mean(0)).T @ (b - b.mean(0)) / 24, found, rtol=0, atol=1e-13)

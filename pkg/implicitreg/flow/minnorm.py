@@ -498,7 +498,8 @@ def early_stopping_penalty(X: ArrayLike, t: float) -> np.ndarray:
     with np.errstate(over="ignore"):
         x = np.clip(t * s * s, np.finfo(float).tiny, 1e3)  # x e^-x/(1 - e^-x) is 1 and 0 at these ends
     h = x * np.exp(-x) / -np.expm1(-x)
-    return (np.eye(X.shape[1]) + (Vt.T * (h - 1)) @ Vt) / t
+    Q = np.eye(X.shape[1]) + (Vt.T * (h - 1)) @ Vt
+    return (Q + Q.T) / (2 * t)
 
 
 def preconditioned_limit(X: ArrayLike, y: ArrayLike, D: ArrayLike, w0: ArrayLike | None = None) -> np.ndarray:

@@ -359,12 +359,17 @@ def _jet(problem: FiniteProblem, theta: np.ndarray, C: np.ndarray) -> tuple[np.n
     with torch.enable_grad():
         values = [loss(x[0]) + 0 * x.sum() for loss in problem.losses]  # one theta: no need to batch
         g = torch.stack([torch.autograd.grad(value, x, create_graph=True)[0][0] for value in values])
-        c = g - g.mean(0)
+        c = _beyond_rounding(g - g.mean(0), g)
         S = c.T @ c / (problem.m - 1)
         H = torch.stack([torch.autograd.grad(row + 0 * x.sum(), x, create_graph=True)[0][0] for row in g.mean(0)])
         pairs = (torch.trace(S), (H * torch.tensor(C)).sum())
         grad_trace, bend = (torch.autograd.grad(s + 0 * x.sum(), x, retain_graph=True)[0][0] for s in pairs)
-    return tuple(t.detach().numpy() for t in (g.mean(0), H, S, grad_trace, bend))
+    return tuple(t.detach().numpy() for t in (_beyond_rounding(g.mean(0), g), H, S, grad_trace, bend))
+
+
+def _beyond_rounding(x: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
+    """x, a sum of gradients g (m, d), with 0 for entries that rounding cannot tell from it: no solver follows these."""
+    return torch.where(x.abs() > len(g) * torch.finfo(g.dtype).eps * g.abs().amax(0), x, 0)
 
 
 def _data_set(problem: Any) -> FiniteProblem:
