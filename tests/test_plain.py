@@ -135,12 +135,12 @@ def test_the_list_of_works(desk):
 
 def test_values_are_what_was_printed():
     nb = chapter(
-        "It takes 3<!--=n-->, **4**<!--=n-->, (5<!--=n-->), $5$<!--=x-->, 0<!--=p-->.",
+        "It takes 3<!--=n-->, **4**<!--=n-->, (5<!--=n-->), $5$<!--=x-->, 0<!--=p-->, |cell|6<!--=n-->|.",
         printed="n = 26\nx = $10^{-3}$\np = 4.2 %\n",
     )
     plain.quote(nb)
     assert nb.cells[0].source == (
-        "It takes 26<!--=n-->, **26**<!--=n-->, (26<!--=n-->), $10^{-3}$<!--=x-->, 4.2\u00a0%<!--=p-->."
+        "It takes 26<!--=n-->, **26**<!--=n-->, (26<!--=n-->), $10^{-3}$<!--=x-->, 4.2\u00a0%<!--=p-->, |cell|26<!--=n-->|."
     )
 
 

@@ -65,7 +65,7 @@ _ID = re.compile(rf'<\w+ id="((?:{"|".join(KINDS)}|ch):[\w-]+)"')
 _TITLE = re.compile(r'\A<a id="(ch:[\w-]+)"></a>\s*# (?:(?:\d+|\?) · )?([^\n]+)')
 _LINK = re.compile(rf"\[([^\]\n]*)\]\(([\w./-]*\.ipynb)?#((?:{'|'.join(KINDS)}|ch):[\w-]+)\)")
 _CITE = re.compile(r"\[([^\]\n]*)\]\(([\w./-]*bibliography\.md)#([\w-]+)\)")
-_VALUE = r"(?:\$[^$\n]+\$|[^ \n*(>\[$]+)"
+_VALUE = r"(?:\$[^$\n]+\$|[^ \n*(>\[$|]+)"
 _QUOTED = re.compile(rf"{_VALUE}(\*\*)?<!--=(\w+)-->")
 _PRINTED = re.compile(r"^(\w+) = (.+)$", re.M)
 
@@ -227,7 +227,7 @@ def _value(key: str, values: dict[str, list[str]]) -> str:
     value = values[key][0].replace(" ", "\u00a0")
     if not re.fullmatch(_VALUE, value):
         raise ValueError(
-            f"{key} = {values[key][0]!r}: expected one phrase without *, (, [ or >, or one formula in dollars"
+            f"{key} = {values[key][0]!r}: expected one phrase without *, (, [, | or >, or one formula in dollars"
         )
     return value
 
