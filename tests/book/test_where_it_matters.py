@@ -376,7 +376,7 @@ def test_one_example_carries_the_variance_on_fresh_splits():
 
 
 def log_price(pushes):
-    """Of a way of one standard deviation against a third of it, by bisection."""
+    """Of a distance of one standard deviation against a slope of a third of it, by bisection."""
     u = (pushes - pushes.mean()) / pushes.std()
     low, high = 1e-6, 1.0
     while (u.max() - 1 / 3) * high < np.log(len(u)):  # there the largest push alone outweighs the slope
@@ -464,7 +464,7 @@ def test_controls(claim):
 
 
 def test_the_hill_estimate_tells_nothing():
-    """The solution's numbers: finite for both laws, those of the noise on both sides of the bell's."""
+    """The numbers of the fold: finite for both laws, those of the noise on both sides of the bell's."""
 
     def hill(z, k=200):
         z = np.sort(np.abs(z))[::-1]
