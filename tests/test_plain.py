@@ -140,7 +140,8 @@ def test_values_are_what_was_printed():
     )
     plain.quote(nb)
     assert nb.cells[0].source == (
-        "It takes 26<!--=n-->, **26**<!--=n-->, (26<!--=n-->), $10^{-3}$<!--=x-->, 4.2\u00a0%<!--=p-->, |cell|26<!--=n-->|."
+        "It takes 26<!--=n-->, **26**<!--=n-->, (26<!--=n-->), $10^{-3}$<!--=x-->, 4.2\u00a0%<!--=p-->, "
+        "|cell|26<!--=n-->|."
     )
 
 

@@ -106,6 +106,8 @@ def test_four_gradients_in_a_hundred_dimensions():
     check("ours-felt", measured=ratio(G), predicted=12.25 / (0.035 * 4.5), rtol=1e-12)
     assert covariance(G)[0, 0] / isotropic(G)[0, 0] == pytest.approx(3 / 0.035)
     assert round(ratio(G)) == 78
+    assert round(bound(G)) == 59
+    assert round(np.trace(covariance(G)) ** 2 / np.sum(covariance(G) ** 2), 1) == 1.3
 
 
 def test_two_parameters_nobody_idle():

@@ -194,6 +194,24 @@ def test_gentle_slopes_see_the_third_moment_first(name):
     check("ours-gentle-slopes", measured=rate(ms, left), predicted=2.0, atol=0.15, wrong=rate(*remainder(name, -1)))
 
 
+@pytest.mark.parametrize(
+    ("u", "p"),
+    [push(name) for name in URNS]
+    + [(np.array(list(leaping(100))) + 1 / 3, np.array(list(leaping(100).values()))),
+       (np.array([-100.0, 0, 100]), np.array([5e-5, 1 - 1e-4, 5e-5]))],
+)  # fmt: skip
+def test_the_largest_push_says_which_slopes_are_gentle(u, p):
+    """With long leaps, skew or symmetric, a hundredth of the noise of a ball is not yet gentle."""
+    var, far = p @ u**2, abs(u).max()
+
+    def off(m):
+        s = brentq(lambda s: p @ np.expm1(s * (u - m)), m / var / 10, 4 * m / var, xtol=1e-15)
+        return abs(s * var / (2 * m) - 1)
+
+    assert off(0.01 * var / far) < 0.01
+    assert (off(0.01 * math.sqrt(var)) > 0.1) == (far > 10)
+
+
 # The valley
 
 
@@ -376,7 +394,7 @@ def test_one_example_carries_the_variance_on_fresh_splits():
 
 
 def log_price(pushes):
-    """Of a way of one standard deviation against a third of it, by bisection."""
+    """Of a distance of one standard deviation against a slope of a third of it, by bisection."""
     u = (pushes - pushes.mean()) / pushes.std()
     low, high = 1e-6, 1.0
     while (u.max() - 1 / 3) * high < np.log(len(u)):  # there the largest push alone outweighs the slope
@@ -464,7 +482,7 @@ def test_controls(claim):
 
 
 def test_the_hill_estimate_tells_nothing():
-    """The solution's numbers: finite for both laws, those of the noise on both sides of the bell's."""
+    """The numbers of the fold: finite for both laws, those of the noise on both sides of the bell's."""
 
     def hill(z, k=200):
         z = np.sort(np.abs(z))[::-1]

@@ -34,7 +34,7 @@ def chances(G, power=1.0, centre=False):
 
 
 RIGHT = {
-    "sampling-three": (1, 1 / 3),
+    "sampling-three": (1 / 6, 1 / 18),
     "sampling-negative": stats.norm.cdf(-np.sqrt(10 / 299)),
     "sampling-bell": weights,
     "sampling-many": noise,
@@ -42,8 +42,8 @@ RIGHT = {
     "sampling-chances": chances,
 }
 OTHER_FORMS = [
-    ("sampling-three", [1, 1 / 3]),
-    ("sampling-three", np.array([1.0, 1 / 3])),
+    ("sampling-three", [1 / 6, 1 / 18]),
+    ("sampling-three", np.array([1 / 6, 1 / 18])),
     ("sampling-negative", 0.4274),
     ("sampling-negative", stats.norm.cdf(-np.sqrt(10 / 300))),
     ("sampling-bell", lambda eps, b: weights(eps, b).tolist()),
@@ -55,7 +55,7 @@ OTHER_FORMS = [
     ("sampling-chances", lambda G: list(chances(G))),
 ]
 WRONG = {
-    "sampling-three": [(1 / 3, 1), (1, 1 / 4), (1, 1), (3, 1), (1, 0), (1, 3)],
+    "sampling-three": [(1 / 18, 1 / 6), (1 / 6, 1 / 24), (1 / 6, 1 / 6), (1 / 2, 1 / 6), (1 / 6, 0), (1, 1 / 3)],
     "sampling-negative": [0.0, 0.5, stats.norm.cdf(-np.sqrt(10)), stats.norm.cdf(-10 / 300), stats.norm.cdf(-2)],
     "sampling-bell": [
         lambda eps, b: weights(eps, b, power=1.0),

@@ -15,8 +15,8 @@ __all__ = ["EXERCISES"]
 FOUR = np.array([[4.0, 0, 0, 0], [0, 1, -1, 0]])
 
 
-def _along(kind: str, b: int) -> float:
-    return float(sampling.gradient_covariance(kind, FOUR, b)[0, 0])
+def _across(kind: str, b: int) -> float:
+    return float(sampling.gradient_covariance(kind, FOUR, b)[1, 1])
 
 
 def _bell(rng: np.random.Generator) -> tuple[Any, ...]:
@@ -66,7 +66,7 @@ def _other_bell(answer: np.ndarray, truth: np.ndarray, eps: np.ndarray, b: int) 
 
 EXERCISES = {
     "sampling-three": Exercise(
-        reference=lambda: [_along("sgd", 3), _along("sgd_without_replacement", 3)],
+        reference=lambda: [_across("sgd", 3), _across("sgd_without_replacement", 3)],
         hint="what does one draw have, and what remains of it in the mean of three? For different examples there is "
         "a factor more; it is 1 at b = 1 and 0 at b = n.",
     ),
