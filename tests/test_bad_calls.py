@@ -534,7 +534,7 @@ HAND_ON = {"checks.say", "plotting.band", "plotting.path"}
 
 
 @pytest.mark.parametrize("name", sorted(CALLS))
-def test_missing_and_unknown_arguments_are_named(name):
+def test_missing_double_and_unknown_arguments_are_named(name):
     arguments = CALLS[name]()
     if name not in HAND_ON:
         with pytest.raises(TypeError, match="no_such_argument"):
@@ -543,6 +543,9 @@ def test_missing_and_unknown_arguments_are_named(name):
         if parameter.default is parameter.empty and parameter.name in arguments:
             with pytest.raises(TypeError, match=rf"\b{parameter.name}\b"):
                 target(name)(**{key: value for key, value in arguments.items() if key != parameter.name})
+        if parameter.kind is parameter.POSITIONAL_OR_KEYWORD and list(arguments)[:1] == [parameter.name]:
+            with pytest.raises(TypeError, match=rf"\b{parameter.name}\b"):
+                target(name)(arguments[parameter.name], **arguments)
 
 
 def test_control_faults_are_seen():

@@ -409,7 +409,7 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "gap.penalties.modified_loss": lambda: on_model(eta=0.5, batch_size=2, verify=True),
     "gap.precondition.InverseCovariance": lambda: {"params": list(linear().parameters()), "lr": 0.5, "rank": 2,
                                                    "rho": 0.5, "power": 1.0},
-    "gap.precondition.InverseCovariance.refresh": lambda: {**examples(), "model": shared(), "loss": half_square},
+    "gap.precondition.InverseCovariance.refresh": lambda: {**on_model(), "model": shared()},
     "gap.precondition.InverseCovariance.step": lambda: {"closure": None},
     "gap.precondition.LowRank.apply": lambda: {"g": torch.tensor([1.0, 0.5, 0.25], dtype=torch.float64)},
     "gap.precondition.low_rank": lambda: {"rows": torch.tensor([[1.0, 0.5], [0.25, 2.0]], dtype=torch.float64),
