@@ -236,6 +236,15 @@ def spd(name: str, value: Any, *, size: int) -> np.ndarray:
 
 def in_range(function: Callable[_P, _R]) -> Callable[_P, _R]:
     """Of a function of numbers: where float64 over- or underflows, a ValueError names the arguments and their sizes."""
+    return _in_range(function, lambda numbers: bool(np.isfinite(numbers).all()))
+
+
+def in_range_or_infinite(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """The same of a function whose results may be infinite."""
+    return _in_range(function, lambda numbers: not np.isnan(numbers).any())
+
+
+def _in_range(function: Callable[_P, _R], held: Callable[[np.ndarray], bool]) -> Callable[_P, _R]:
     signature = inspect.signature(function)
 
     @wraps(function)
@@ -249,20 +258,20 @@ def in_range(function: Callable[_P, _R]) -> Callable[_P, _R]:
             if not any(words in str(error) for words in _BEYOND):
                 raise
             raise ValueError(_beyond(signature.bind(*args, **kwargs).arguments)) from error
-        if not _all_finite(result):
+        if not _every(held, result):
             raise ValueError(_beyond(signature.bind(*args, **kwargs).arguments))
         return result
 
     return bounded
 
 
-def _all_finite(result: Any) -> bool:
-    """Whether the numbers of a result are finite: arrays, and tuples, lists and records of them."""
+def _every(held: Callable[[np.ndarray], bool], result: Any) -> bool:
+    """Whether all numbers of a result are held: arrays, and tuples, lists and records of them."""
     if isinstance(result, np.ndarray | float):
-        return np.asarray(result).dtype.kind not in "fc" or bool(np.isfinite(result).all())
+        return np.asarray(result).dtype.kind not in "fc" or held(np.asarray(result))
     if is_dataclass(result):
         result = [getattr(result, f.name) for f in fields(result)]
-    return all(map(_all_finite, result)) if isinstance(result, list | tuple) else True
+    return all(_every(held, part) for part in result) if isinstance(result, list | tuple) else True
 
 
 def _beyond(arguments: Mapping[str, Any]) -> str:

@@ -158,6 +158,8 @@ class Landscape:
         for name, arguments in calls.items():
             if (function := getattr(self, name)) is None and name != "gradient":
                 continue
+            if not callable(function):
+                raise TypeError(f"{name} = {function!r}: expected a function")
             found = _validate.function(name, function, len(arguments))(*arguments)
             if not isinstance(found, tuple | list | np.ndarray) or len(found) != start.size:
                 count = len(found) if isinstance(found, tuple | list | np.ndarray) else f"a {type(found).__name__}, no"

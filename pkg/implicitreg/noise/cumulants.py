@@ -36,7 +36,7 @@ class Cumulants:
         return self.fourth / self.second**2 if self.second > 0 else math.nan
 
 
-@_validate.in_range
+@_validate.in_range_or_infinite
 def cumulants(kind: str, values: ArrayLike, b: int, *, B: int | None = None) -> Cumulants:
     r"""Cumulants of the gradient noise in a direction.
 

@@ -57,7 +57,7 @@ class EscapeTimes:
         return self.mean / math.sqrt(self.escaped.sum()) if self.escaped.any() else math.inf
 
 
-@_validate.in_range
+@_validate.in_range_or_infinite
 def exponent(slope: ArrayLike, noise: Noise, start: float, saddle: float, eta: float, *, sigma: float = 1.0) -> float:
     r"""The leading logarithm of the mean number of steps from a minimum over a saddle.
 
@@ -113,7 +113,7 @@ def exponent(slope: ArrayLike, noise: Noise, start: float, saddle: float, eta: f
     return float(b / eta * weights @ s)
 
 
-@_validate.in_range
+@_validate.in_range_or_infinite
 def skewness_correction(
     slope: ArrayLike, noise: Noise, start: float, saddle: float, eta: float, *, sigma: float = 1.0
 ) -> float:
