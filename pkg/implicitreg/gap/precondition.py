@@ -200,7 +200,8 @@ class InverseCovariance(torch.optim.Optimizer):
         rank, power = _validate.integer("rank", rank, low=0), _validate.number("power", power, above=0)
         params = _validate.items("params", params)
         for k, parameter in enumerate(params):
-            _validate.instance(f"params[{k}]", parameter, torch.Tensor)
+            if not (isinstance(parameter, dict) and "params" in parameter):  # else a group, as torch has it
+                _validate.instance(f"params[{k}]", parameter, torch.Tensor)
         if len({id(parameter) for parameter in params}) < len(params):
             raise ValueError("params holds a parameter twice: expected each once")
         super().__init__(params, {"lr": lr, "rank": rank, "rho": rho, "power": power})
