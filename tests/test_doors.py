@@ -17,7 +17,7 @@ from implicitreg.flow import factorization, geometry, homogeneous, neuron
 from implicitreg.gap import gaussian, onestep, penalties, precondition
 from implicitreg.gradstats import moments
 from implicitreg.noise import leastsquares, replicas, sampling
-from implicitreg.noise.msgd import train
+from implicitreg.noise.msgd import Weights, train
 from torch import nn
 
 X, Y = np.array([[1.0, 0.2], [0.1, 1.0], [1.0, 1.5]]), np.array([1.0, -1.0, 1.0])
@@ -143,6 +143,27 @@ def test_a_masked_array_without_masked_entries_is_an_array():
 def test_a_tensor_with_a_graph_is_named_with_its_remedy():
     with pytest.raises(TypeError, match=r"X is a Tensor: expected an array of numbers \(.*detach"):
         ir.flow.minnorm.limit(torch.ones(1, 2, requires_grad=True), [1.0])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_probabilities_of_a_short_dtype_are_meant_to_sum_to_one(dtype):
+    p = np.array([0.1, 0.2, 0.7], dtype=dtype)
+    found = ir.FiniteProblem([torch.sum] * 3, p, [0.0]).probabilities
+    assert found.sum() == pytest.approx(1, abs=1e-15)
+    np.testing.assert_allclose(found, [0.1, 0.2, 0.7], rtol=2 * np.finfo(dtype).eps)
+    with pytest.raises(ValueError, match="probabilities sums to"):
+        ir.FiniteProblem([torch.sum] * 3, p * dtype(1.01), [0.0])
+
+
+def test_seeds_of_64_bits_are_all_different():
+    seeds = [0, 2**63 - 1, 2**63, 2**64 - 2, 2**64 - 1]
+    drawn = {tuple(Weights("gaussian_cov", 4, 2, seed=seed)(0)[1].tolist()) for seed in seeds}
+    assert len(drawn) == len(seeds)
+
+
+def test_a_result_that_float64_does_not_hold_is_an_error_that_names_the_sizes():
+    with pytest.raises(ValueError, match=r"X up to 1e\+300.*, k up to 2: float64 does not hold"):
+        ir.flow.minnorm.gradient_descent([[1e300]], [1.0], 1.0, 2)
 
 
 @pytest.mark.parametrize("size", [19, 17, 0])

@@ -102,7 +102,8 @@ def record(claim: str, **arguments: Any) -> None:
     claim : str
         The id of the claim in the ledger.
     **arguments
-        As for `check`.
+        As for `check`, which also says what is raised: CheckFailed, where the sentence is wrong, or ValueError or
+        TypeError.
 
     Examples
     --------
@@ -207,7 +208,8 @@ def _compare(claim: str, says: Any, measured: Any, predicted: Any, below: Any, a
 
 def _equal(m: np.ndarray, claims: dict[str, np.ndarray], t: _Tolerance, w: np.ndarray | None) -> tuple[bool, str]:
     p = claims["predicted"]
-    miss = np.abs(m - p) / t.unit
+    with np.errstate(over="ignore"):
+        miss = np.abs(m - p) / t.unit
     at = _largest(miss)
     line = f"measured {m[at]:.5g}, predicted {p[at]:.5g}{_entry(at)}, "
     if t.name == "sigmas":
@@ -216,7 +218,8 @@ def _equal(m: np.ndarray, claims: dict[str, np.ndarray], t: _Tolerance, w: np.nd
         line += f"off by {np.abs(m - p)[at]:.1e} (allowed {t.unit[at]:.1e})"
     if w is None:
         return bool(miss[at] <= t.limit), line
-    away = np.abs(m - w) / t.unit
+    with np.errstate(over="ignore"):
+        away = np.abs(m - w) / t.unit
     far = _largest(away)
     distance = _away(away[far], np.abs(m - w)[far], t)
     line += f"; the mistaken {w[far]:.5g}{_entry(far, at)} is off by {distance}"

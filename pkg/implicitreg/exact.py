@@ -107,9 +107,7 @@ def run(
     N, T, B = _schedule(N, T, B)
     metric = _step_matrix(eta, problem.d)
     momentum = _validate.number("momentum", momentum, low=0, below=1)
-    if not isinstance(reshuffle, (bool, np.bool_)):
-        raise TypeError(f"reshuffle = {reshuffle!r}: expected True or False")
-    reshuffle = bool(reshuffle) and problem.m > 1 and B < N  # otherwise every order is the same
+    reshuffle = _validate.flag("reshuffle", reshuffle) and problem.m > 1 and B < N  # otherwise every order is the same
     _refuse_long_runs(problem.m, N, B, T, reshuffle)
     with np.errstate(over="ignore", invalid="ignore"):  # overflow is reported by name
         return _Walk(problem, metric, N, T, B, momentum, reshuffle).average()
@@ -124,7 +122,7 @@ def _schedule(N: int, T: int, B: int) -> tuple[int, int, int]:
 
 
 def _step_matrix(eta: float | ArrayLike, d: int) -> np.ndarray:
-    if np.ndim(eta) == 0:
+    if _validate.array("eta", eta).ndim == 0:
         return _validate.number("eta", eta, above=0) * np.eye(d)
     return _validate.spd("eta", eta, size=d)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Any
 
-from implicitreg import _places
+from implicitreg import _places, _validate
 from implicitreg._console import printable
 
 __all__ = ["PLACES", "VERDICTS", "Claim", "claims", "explain", "of_chapter", "parse"]
@@ -104,7 +104,13 @@ def parse(text: str) -> tuple[Claim, ...]:
     """The claims of a YAML text; raises what `claims` raises."""
     import yaml
 
-    found = tuple(_claim(entry) for entry in yaml.safe_load(text) or [])
+    try:
+        entries = yaml.safe_load(_validate.text("text", text)) or []
+    except yaml.YAMLError as error:
+        raise ValueError(f"text is no YAML: {error}") from error
+    if not (isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries)):
+        raise ValueError("text holds no list of mappings: expected a claim an entry")
+    found = tuple(_claim(entry) for entry in entries)
     ids = [c.id for c in found]
     twice = sorted({i for i in ids if ids.count(i) > 1})
     if twice:
@@ -130,6 +136,7 @@ def explain(id: str) -> Claim:
     >>> explain("hegde-erratum-2").verdict
     'corrected'
     """
+    _validate.text("id", id)
     by_id = {c.id: c for c in claims()}
     if id not in by_id:
         near = difflib.get_close_matches(str(id), by_id, n=3, cutoff=0.4) or sorted(by_id)[:3]
@@ -139,6 +146,7 @@ def explain(id: str) -> Claim:
 
 def of_chapter(file: str) -> tuple[Claim, ...]:
     """The claims stated in one chapter, e.g. ``"book/1-flow/01_min_norm.ipynb"``; a ValueError if there are none."""
+    _validate.text("file", file)
     found = tuple(c for c in claims() if c.chapter.split("#")[0] == file)
     if not found:
         near = difflib.get_close_matches(str(file), {c.chapter.split("#")[0] for c in claims()}, n=3, cutoff=0.3)

@@ -16,6 +16,8 @@ __all__ = ["GhostBatchNorm", "conv", "mlp", "resnet18", "small_conv", "vgg11"]
 _ACTIVATIONS = {"tanh": (nn.Tanh, 1), "relu": (nn.ReLU, 2)}  # and c, the variance of a weight times its fan-in
 
 _GROUP = 8  # channels that are normalized together
+MAX_WIDTH = 1_000_000  # units, channels or pixels
+MAX_WEIGHTS = 10**9  # of one layer: 8 GB
 
 
 def mlp(
@@ -63,12 +65,13 @@ def mlp(
     >>> sum(p.numel() for p in network.parameters()) == (64 + 1) * 16 + (16 + 1) * 10
     True
     """
-    widths = [_validate.integer(f"widths[{i}]", w, low=1) for i, w in enumerate(_validate.items("widths", widths))]
+    widths = [_width(f"widths[{i}]", w) for i, w in enumerate(_validate.items("widths", widths))]
     if len(widths) < 2:
         raise ValueError(f"widths = {widths}: expected at least two, inputs and outputs")
     _validate.choice("activation", activation, _ACTIVATIONS)
     unit, c = _ACTIVATIONS[activation]
     scale = _validate.number("gain", gain, above=0) * sqrt(c)
+    _enough(f"widths = {widths}", max(a * b for a, b in pairwise(widths)))
     generator = _generator(seed, dtype)
     layers: list[nn.Module] = []
     for fan_in, fan_out in pairwise(widths):
@@ -113,12 +116,13 @@ def conv(
     >>> conv((3, 8, 16), 10, size=32)(torch.zeros(2, 3, 32, 32, dtype=torch.float64)).tolist() == [[0.0] * 10] * 2
     True
     """
-    channels = [
-        _validate.integer(f"channels[{i}]", c, low=1) for i, c in enumerate(_validate.items("channels", channels))
-    ]
+    channels = [_width(f"channels[{i}]", c) for i, c in enumerate(_validate.items("channels", channels))]
     if len(channels) != 3:
         raise ValueError(f"channels = {channels}: expected three, of the images and after each convolution")
-    size, classes = _validate.integer("size", size, low=4), _validate.integer("classes", classes, low=1)
+    size, classes = _width("size", size, 4), _width("classes", classes)
+    _enough(f"channels = {channels}, size = {size}, classes = {classes}",
+            max(9 * channels[0] * channels[1], 9 * channels[1] * channels[2],
+                classes * channels[2] * (size // 4) ** 2))  # fmt: skip
     generator = _generator(seed, dtype)
     layers: list[nn.Module] = []
     for before, after in pairwise(channels):
@@ -171,8 +175,10 @@ def small_conv(
     >>> sum(p.numel() for p in small_conv(10).parameters())
     11330
     """
-    classes, channels = _validate.integer("classes", classes, low=1), _validate.integer("channels", channels, low=1)
-    side = ((_validate.integer("size", size, low=16) - 4) // 2 - 4) // 2
+    classes, channels = _width("classes", classes), _width("channels", channels)
+    side = ((_width("size", size, 16) - 4) // 2 - 4) // 2
+    _dtype(dtype)
+    _enough(f"size = {size}", 500 * side**2)
     layers = [
         nn.Conv2d(channels, 10, 5, dtype=dtype), nn.MaxPool2d(2), nn.ReLU(),
         nn.Conv2d(10, 10, 5, dtype=dtype), nn.MaxPool2d(2), nn.ReLU(), nn.Flatten(),
@@ -221,8 +227,9 @@ def vgg11(
     >>> sum(p.numel() for p in vgg11(10, dtype=torch.float32).parameters())
     9750922
     """
-    classes, channels = _validate.integer("classes", classes, low=1), _validate.integer("channels", channels, low=1)
-    w = _validate.integer("width", width, low=1)
+    classes, channels = _width("classes", classes), _width("channels", channels)
+    w = _width("width", width)
+    _enough(f"width = {w}, classes = {classes}, channels = {channels}", w * max(576 * w, 8 * classes, 9 * channels))
     generator = _generator(seed, dtype)
     layers: list[nn.Module] = []
     before = channels
@@ -292,8 +299,9 @@ def resnet18(
     >>> [sum(p.numel() for p in resnet18(10, norm=n, dtype=torch.float32).parameters()) for n in ("batch", "group")]
     [11173962, 11173962]
     """
-    classes, channels = _validate.integer("classes", classes, low=1), _validate.integer("channels", channels, low=1)
-    w = _validate.integer("width", width, low=_GROUP)
+    classes, channels = _width("classes", classes), _width("channels", channels)
+    w = _width("width", width, _GROUP)
+    _enough(f"width = {w}, classes = {classes}, channels = {channels}", w * max(576 * w, 8 * classes, 9 * channels))
     if w % _GROUP:
         raise ValueError(f"width = {w}: expected a multiple of {_GROUP}, the channels of a group")
     generator = _generator(seed, dtype)
@@ -340,10 +348,17 @@ class GhostBatchNorm(nn.BatchNorm2d):
     """
 
     def __init__(self, channels: int, ghost: int, dtype: torch.dtype = torch.float32) -> None:
-        super().__init__(_validate.integer("channels", channels, low=1), dtype=dtype)
+        super().__init__(_width("channels", channels), dtype=_dtype(dtype))
         self.ghost = _validate.integer("ghost", ghost, low=1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The normalized inputs; an entry that is not finite makes its channel NaN, as in torch."""
+        _validate.instance("x", x, torch.Tensor)
+        if x.device != self.weight.device or x.layout != torch.strided or x.numel() == 0:
+            raise ValueError(f"x has shape {tuple(x.shape)} on {x.device}: expected images on {self.weight.device}")
+        if x.ndim != 4 or x.shape[1] != self.num_features or x.dtype not in (self.weight.dtype, torch.bfloat16):
+            wanted = f"(n, {self.num_features}, H, W) of {self.weight.dtype}"
+            raise ValueError(f"x has shape {tuple(x.shape)} and dtype {x.dtype}: expected {wanted}")
         if not self.training:
             return super().forward(x)
         return torch.cat([super(GhostBatchNorm, self).forward(block) for block in x.split(self.ghost)])
@@ -393,9 +408,24 @@ def _he(model: nn.Module, generator: torch.Generator) -> nn.Module:
 
 
 def _generator(seed: int, dtype: torch.dtype) -> torch.Generator:
-    if dtype not in (torch.float32, torch.float64):
+    _dtype(dtype)
+    return torch.Generator().manual_seed(_validate.integer("seed", seed, low=0, high=2**64 - 1))
+
+
+def _dtype(dtype: torch.dtype) -> torch.dtype:
+    if not isinstance(dtype, torch.dtype) or dtype not in (torch.float32, torch.float64):
         raise ValueError(f"dtype = {dtype}: expected torch.float32 or torch.float64")
-    return torch.Generator().manual_seed(_validate.integer("seed", seed, low=0))
+    return dtype
+
+
+def _width(name: str, value: int, low: int = 1) -> int:
+    return _validate.integer(name, value, low=low, high=MAX_WIDTH)
+
+
+def _enough(what: str, weights: int) -> None:
+    """Refuse a layer that no memory holds."""
+    if weights > MAX_WEIGHTS:
+        raise ValueError(f"{what}: {weights:,} weights in a layer; expected at most {MAX_WEIGHTS:,}")
 
 
 def _with_weight(layer: nn.Linear | nn.Conv2d, W: torch.Tensor) -> nn.Module:

@@ -81,6 +81,7 @@ def _store_figures_twice() -> None:
 
 def svg(fig: Figure) -> str:
     """The figure as SVG text, without what a browser does not need; coordinates to a tenth of a point."""
+    _figure(fig)
     file = io.StringIO()
     fig.savefig(file, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     text = re.sub(r"<\?xml.*?\?>|<!DOCTYPE.*?>|<!--.*?-->|<metadata>.*?</metadata>", "", file.getvalue(), flags=re.S)
@@ -93,11 +94,32 @@ def png(fig: Figure) -> tuple[bytes, dict[str, int]]:
     """The figure as PNG at twice its size, in 64 colours, and the size at which it is to be shown."""
     from PIL import Image
 
+    _figure(fig)
     raw, small = io.BytesIO(), io.BytesIO()
     fig.savefig(raw, format="png", dpi=2 * _INCH)
     image = Image.open(raw).convert("RGB")
     image.quantize(64, dither=Image.Dither.NONE).save(small, "png", optimize=True)
     return small.getvalue(), {"width": image.width // 2, "height": image.height // 2}
+
+
+def _figure(fig: Figure) -> None:
+    from matplotlib.figure import Figure
+
+    _validate.instance("fig", fig, Figure)
+
+
+def _axes(ax: Axes) -> None:
+    from matplotlib.axes import Axes
+
+    _validate.instance("ax", ax, Axes)
+
+
+def _size(figsize: tuple[float, float]) -> tuple[float, float]:
+    """Inches of a figure, which its pixels limit."""
+    sides = _validate.vector("figsize", figsize, size=2)
+    if sides.min() < 0.1 or sides.max() > 100:
+        raise ValueError(f"figsize = {figsize!r}: expected two lengths of 0.1 to 100 inches")
+    return tuple(sides.tolist())
 
 
 def panels(n: int, figsize: tuple[float, float] = (4.4, 3.4)) -> list[Axes]:
@@ -119,7 +141,7 @@ def panels(n: int, figsize: tuple[float, float] = (4.4, 3.4)) -> list[Axes]:
     """
     import matplotlib.pyplot as plt
 
-    n = _validate.integer("n", n, low=2, high=6)
+    n, figsize = _validate.integer("n", n, low=2, high=6), _size(figsize)
     axes = [plt.subplots(figsize=figsize)[1] for _ in range(n)]
     _mark(axes)
     return axes
@@ -179,8 +201,10 @@ def frames(
 
     rows = _frame_rows(values, labels, alts, title, chosen)
     count = _validate.integer("panels", panels, low=1, high=4)
-    size = figsize or ((6.0, 3.4) if count == 1 else (4.4, 3.4))
-    name = "f" + hashlib.sha256("\0".join([title, *labels]).encode()).hexdigest()[:8]
+    _validate.function("draw", draw, count + 1)
+    size = _size(figsize) if figsize is not None else (6.0, 3.4) if count == 1 else (4.4, 3.4)
+    chosen = int(chosen)
+    name = "f" + hashlib.sha256("\0".join([title, *(row[1] for row in rows)]).encode()).hexdigest()[:8]
     parts = []
     for k, (value, label, alt) in enumerate(rows):
         drawn = [plt.subplots(figsize=size) for _ in range(count)]
@@ -198,6 +222,7 @@ def frames(
             f"{pictures}</span></label>"
         )
     box = f'<fieldset class="frames" style="grid-template-columns:repeat({len(rows)},1fr)">'
+    labels, alts = [row[1] for row in rows], [row[2] for row in rows]
     html = f"<style>{_FRAMES}</style>{box}<legend>{escape(title)}</legend>{''.join(parts)}</fieldset>"
     _display()({"text/html": html, "text/plain": f"{title}: {labels[chosen]}. {alts[chosen]}"}, raw=True)
 
@@ -212,9 +237,8 @@ def _display() -> Callable[..., None]:
 
 
 def _frame_rows(values: Any, labels: Any, alts: Any, title: Any, chosen: Any) -> list[tuple[Any, str, str]]:
-    values, labels, alts = list(values), list(labels), list(alts)
-    if not values:
-        raise ValueError("values is empty: expected one a frame")
+    values = _validate.items("values", values)
+    labels, alts = _validate.items("labels", labels), _validate.items("alts", alts)
     for name, words in (("labels", labels), ("alts", alts), ("title", [title])):
         if name != "title" and len(words) != len(values):
             raise ValueError(f"{name} has {len(words)} entries: expected {len(values)}, one a frame")
@@ -244,6 +268,7 @@ _FRAMES = (
 )
 
 
+@_validate.in_range
 def interval(samples: Any) -> tuple[np.ndarray, np.ndarray]:
     r"""Mean over the first axis and the half-width of its 95 % interval, :math:`t_{n-1}\,s/\sqrt n`.
 
@@ -273,7 +298,12 @@ def interval(samples: Any) -> tuple[np.ndarray, np.ndarray]:
 
 def band(ax: Axes, x: Any, samples: Any, label: str, **style: Any) -> Line2D:
     """The mean of repetitions as a line with its 95 % interval as a band; ``samples`` is ``(n, len(x))``."""
+    _axes(ax)
+    _validate.text("label", label)
     mean, half = interval(samples)
+    if mean.ndim != 1 or mean.size == 0:
+        raise ValueError(f"samples has shape {np.shape(samples)}: expected (n, len(x))")
+    x = _validate.vector("x", x, size=mean.size)
     (line,) = ax.plot(x, mean, label=label, **style)
     ax.fill_between(x, mean - half, mean + half, color=line.get_color(), alpha=0.2, linewidth=0)
     return line
@@ -284,8 +314,11 @@ def valley(ax: Axes, loss: Callable[[np.ndarray], np.ndarray], x: tuple[float, f
 
     ``loss`` maps points ``(..., 2)`` to values ``(...)``; ``x`` and ``y`` are the rectangle's ends.
     """
+    _axes(ax)
+    x, y = (_validate.vector(name, ends, size=2) for name, ends in (("x", x), ("y", y)))
     u, v = np.meshgrid(np.linspace(*x, 121), np.linspace(*y, 121))
-    root = np.sqrt(np.maximum(loss(np.stack([u, v], axis=-1)), 0))
+    values = _validate.function("loss", loss, 1)(np.stack([u, v], axis=-1))
+    root = np.sqrt(np.maximum(_validate.matrix("loss(points)", values, rows=121, columns=121), 0))
     ax.contour(u, v, root, levels=9, colors=MUTED, linewidths=0.6, linestyles="-", alpha=0.8)
     ax.set(xlim=x, ylim=y, aspect="equal")
     ax.grid(False)
@@ -293,7 +326,9 @@ def valley(ax: Axes, loss: Callable[[np.ndarray], np.ndarray], x: tuple[float, f
 
 def path(ax: Axes, points: Any, label: str | None = None, **style: Any) -> Line2D:
     """A trajectory in the plane, ``points`` of shape ``(k, 2)``: it starts at an open circle and ends at a full one."""
+    _axes(ax)
     p = _validate.matrix("points", points, columns=2)
+    label = label if label is None else _validate.text("label", label)
     (line,) = ax.plot(*p.T, label=label, **style)
     mark = {"color": line.get_color(), "marker": "o", "linestyle": "none", "markersize": 6, "zorder": 5}
     ax.plot(*p[:1].T, markerfacecolor="white", **mark)

@@ -88,18 +88,22 @@ class FiniteProblem:
         return self.theta0.size
 
     def loss(self, theta: ArrayLike) -> float:
-        """Population loss L at one ``theta`` of shape ``(d,)``."""
+        """Population loss L at one ``theta`` of shape ``(d,)``, infinite where float64 overflows."""
         theta = _validate.vector("theta", _numeric(theta), size=self.d)
         return float(self.values(theta[None])[0] @ self.probabilities)
 
     def values(self, thetas: ArrayLike) -> np.ndarray:
-        """Every example's loss at every row of ``thetas (P, d)``: shape ``(P, m)``."""
+        """Every example's loss at every row of ``thetas (P, d)``: shape ``(P, m)``.
+
+        Infinite where float64 overflows.
+        """
         thetas = torch.from_numpy(_validate.matrix("thetas", _numeric(thetas), columns=self.d))
         with torch.no_grad():
             return torch.stack([_batched(loss, thetas) for loss in self.losses], 1).numpy()
 
     def gradients(self, thetas: ArrayLike) -> np.ndarray:
-        """Every example's gradient at every row of ``thetas (P, d)``: shape ``(P, m, d)``."""
+        """Every example's gradient at every row of ``thetas (P, d)``: shape ``(P, m, d)``, infinite where float64
+        overflows."""
         thetas = torch.from_numpy(_validate.matrix("thetas", _numeric(thetas), columns=self.d))
         return torch.stack([_gradient(loss, thetas) for loss in self.losses], 1).numpy()
 
@@ -122,9 +126,9 @@ class FiniteProblem:
         Raises
         ------
         ValueError
-            If a derivative of order 1 or more is not finite, or theta has another shape; or if a loss normalises (layer
-            or group norm, …) and automatic differentiation contradicts differences, as it does for some of torch's
-            higher derivatives there.
+            If a derivative of order 1 or more is not finite (the losses may be infinite), or theta has another shape;
+            or if a loss normalises (layer or group norm, …) and automatic differentiation contradicts differences, as
+            it does for some of torch's higher derivatives there.
 
         Examples
         --------
@@ -196,7 +200,8 @@ def _derivatives(name: str, loss: Loss, theta: np.ndarray, order: int, verify: b
     for k, tensor in enumerate(tensors):
         if k and not torch.isfinite(tensor).all():
             what = ("gradient", "Hessian")[k - 1] if k < 3 else f"derivative of order {k}"
-            raise ValueError(f"{name} has the {what} {tensor.tolist()}: expected finite numbers")
+            where = f"at theta = {theta.tolist()}"
+            raise ValueError(f"{name} has the {what} {tensor.tolist()} {where}: expected finite numbers")
     found = [tensor.detach().numpy().reshape((theta.size,) * k) for k, tensor in enumerate(tensors)]
     if verify:
         _verify_normalized(name, loss, theta, found)
@@ -286,8 +291,9 @@ def _callables(losses: Any) -> tuple[Loss, ...]:
 
 
 def _numeric(value: Any) -> Any:
-    """A tensor as an array; anything else as it is."""
-    return value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else value
+    """A dense tensor as an array; anything else as it is."""
+    dense = isinstance(value, torch.Tensor) and value.layout == torch.strided and not value.is_meta
+    return value.detach().cpu().numpy() if dense else value
 
 
 def _frozen(array: np.ndarray) -> np.ndarray:

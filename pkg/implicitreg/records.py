@@ -74,11 +74,13 @@ def save(
     0.5
     """
     record = {
-        "name": _name(name), "settings": dict(settings), "seeds": [int(s) for s in seeds], "results": dict(results),
-        "device": device, "wall_seconds": round(_validate.number("wall_seconds", wall_seconds, low=0), 2),
+        "name": _name(name), "settings": dict(_validate.mapping("settings", settings)),
+        "seeds": [_validate.integer(f"seeds[{k}]", s) for k, s in enumerate(_validate.items("seeds", seeds, least=0))],
+        "results": dict(_validate.mapping("results", results)), "device": _validate.text("device", device),
+        "wall_seconds": round(_validate.number("wall_seconds", wall_seconds, low=0), 2),
         "versions": _versions(), "revision": _revision(),
     }  # fmt: skip
-    return write_json(Path(folder or _places.written()) / f"{name}.json", record)
+    return write_json((_places.written() if folder is None else _path("folder", folder)) / f"{name}.json", record)
 
 
 def load(name: str, *, folder: str | Path | None = None) -> dict[str, Any]:
@@ -96,7 +98,7 @@ def load(name: str, *, folder: str | Path | None = None) -> dict[str, Any]:
     ValueError
         If there is no such record (those that exist are named) or it lacks a key.
     """
-    folders = [Path(folder)] if folder else list(dict.fromkeys([_places.written(), FOLDER]))
+    folders = [_path("folder", folder)] if folder is not None else list(dict.fromkeys([_places.written(), FOLDER]))
     path = next((p for f in folders if (p := f / f"{_name(name)}.json").exists()), None)
     if path is None:
         have = ", ".join(sorted({p.stem for f in folders for p in f.glob("*.json")})) or "none"
@@ -109,10 +111,13 @@ def load(name: str, *, folder: str | Path | None = None) -> dict[str, Any]:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> Path:
     """Sorted, indented JSON, written to a temporary file and moved into place."""
+    path, content = _path("path", path), _validate.mapping("content", content)
     try:
         text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
     except ValueError as error:
         raise ValueError(f"{path.stem}: a number is not finite: expected finite numbers ({error})") from error
+    except TypeError as error:
+        raise TypeError(f"content of {path.stem}: {error}; expected JSON values") from error
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
     with os.fdopen(handle, "w", encoding="utf8", newline="\n") as file:
@@ -122,8 +127,14 @@ def write_json(path: Path, content: Mapping[str, Any]) -> Path:
     return path
 
 
+def _path(name: str, value: Any) -> Path:
+    if not isinstance(value, str | Path):
+        raise TypeError(f"{name} is a {type(value).__name__}: expected a path")
+    return Path(value)
+
+
 def _name(name: str) -> str:
-    if not re.fullmatch(r"[a-z0-9_]+", str(name)):
+    if not (isinstance(name, str) and re.fullmatch(r"[a-z0-9_]+", name)):
         raise ValueError(f"name = {name!r}: expected lower-case letters, digits and underscores")
     return name
 

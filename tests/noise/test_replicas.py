@@ -209,11 +209,9 @@ BAD = {
     "no replicas": ({"members": []}, ValueError, "replicas is empty"),
     "no starts": ({"starts": []}, ValueError, "starts is empty"),
     "no replica": ({"members": ["gd"]}, TypeError, r"replicas\[0\] is a str: expected a Replica"),
-    "kind": ({"members": [replica("sdg")]}, ValueError, "kind = 'sdg'"),
     "b above n": ({"members": [replica("bernoulli", b=13)]}, ValueError, "b = 13"),
     "data set": ({"members": [replica("gd", data=2)]}, ValueError, r"replicas\[0\].data = 2"),
-    "start": ({"members": [replica("gd", start=-1)]}, ValueError, r"replicas\[0\].start = -1"),
-    "eta": ({"members": [replica("gd", eta=0.0)]}, ValueError, r"replicas\[0\].eta = 0.0"),
+    "start": ({"members": [replica("gd", start=2)]}, ValueError, r"replicas\[0\].start = 2"),
     "tanh": ({"starts": [nets.mlp((4, 6, 3))]}, ValueError, "expected linear layers with biases and nn.ReLU"),
     "no bias": ({"starts": [nn.Sequential(nn.Linear(4, 3, bias=False))]}, ValueError, "with biases"),
     "no layers": ({"starts": [nn.Sequential()]}, ValueError, "expected linear layers"),
@@ -231,6 +229,15 @@ BAD = {
     "late": ({"at": [3]}, ValueError, r"at\[0\] = 3"),
     "together": ({"together": 0}, ValueError, "together = 0"),
 }
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [({"kind": "sdg"}, "kind = 'sdg'"), ({"start": -1}, "start = -1"), ({"eta": 0.0}, "eta = 0.0")],
+)
+def test_a_replica_of_wrong_numbers_is_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        replica(**{"kind": "gd"} | wrong)
 
 
 @pytest.mark.parametrize("case", BAD)

@@ -35,7 +35,7 @@ class Tensors:
     @classmethod
     def of(cls, problem: FiniteProblem, order: int, metric: ArrayLike | None = None) -> Tensors:
         """The tensors up to an order at the problem's start; a warning where the losses have kinks."""
-        d = smooth(problem, stacklevel=5).d
+        d = smooth(problem, stacklevel=6).d
         R = np.eye(d) if metric is None else np.linalg.cholesky(_metric(metric, d))
         return cls.turned(problem, order, R)
 
@@ -48,10 +48,11 @@ class Tensors:
         return cls(p, R, mean, raw, tuple(tensor - m for tensor, m in zip(raw, mean, strict=True)))
 
 
-def smooth(problem: FiniteProblem, *, stacklevel: int = 4) -> FiniteProblem:
+def smooth(problem: FiniteProblem, *, stacklevel: int = 5) -> FiniteProblem:
     """The problem, or an error if it is none; a warning where its losses have kinks.
 
-    ``stacklevel`` is that of `warnings.warn`: 3 is the caller of the function that calls this one.
+    ``stacklevel`` is that of `warnings.warn`: 3 is the caller of the function that calls this one, and
+    `_validate.in_range` around a function counts as one more.
     """
     if not isinstance(problem, FiniteProblem):
         raise TypeError(f"problem = {problem!r}: expected a FiniteProblem")

@@ -80,6 +80,8 @@ class Diagram:
     def __post_init__(self) -> None:
         given = _parsed(self.parents) if isinstance(self.parents, str) else (self.parents, self.parts)
         parents, parts = _tree(given[0]), tuple(_validate.items("parts", given[1], least=0))
+        for k, label in enumerate(parts):
+            _validate.integer(f"parts[{k}]", label)
         if len(parts) == len(parents):
             parts = (*((0, label) for label in parts), (1, None))  # an untied root
         if len(parts) != len(parents) + 1:
@@ -131,6 +133,7 @@ class Diagram:
 
     def degree(self, node: int) -> int:
         """The number of edges at a node, and the order of the derivative that stands there."""
+        node = _validate.integer("node", node, low=0, high=self.edges)
         return self.parents.count(node) + (node < self.edges)
 
     @cached_property
@@ -207,6 +210,7 @@ class Diagram:
         (Fraction(7, 1), Fraction(343, 1))
         """
         N, T, B = _counts.schedule(N, T, B)
+        strict = _validate.flag("strict", strict)
         return _counts.embeddings(self.parents, self.parts, N, T, B, strict)
 
     def coefficient(self, N: int, T: int, B: int = 1, *, strict: bool = False) -> Fraction:
@@ -223,6 +227,7 @@ class Diagram:
         """
         return self.count(N, T, B, strict=strict) / (B**self.edges * self.automorphisms)
 
+    @_validate.in_range
     def value(
         self, problem: FiniteProblem, *, metric: ArrayLike | None = None, moments: bool = False
     ) -> float:  # fmt: skip
@@ -266,6 +271,7 @@ class Diagram:
         """
         from implicitreg.diagrams import _values
 
+        moments = _validate.flag("moments", moments)
         return _values.value(self, _values.Tensors.of(problem, self.edges, metric), moments=moments)
 
     # --- pictures -----------------------------------------------------------------------------------------
@@ -278,8 +284,9 @@ class Diagram:
         True
         """
         from implicitreg.diagrams import _drawing
+        from matplotlib.axes import Axes
 
-        return _drawing.draw(self, ax)
+        return _drawing.draw(self, None if ax is None else _validate.instance("ax", ax, Axes))
 
     def svg(self) -> str:
         """The drawing as the text of an SVG file.
@@ -333,7 +340,9 @@ def enumerate_diagrams(
     >>> [len(enumerate_diagrams(d, irreducible=True)) for d in range(1, 5)]
     [1, 3, 12, 65]
     """
-    edges = _validate.integer("edges", edges, low=0, high=MAX_EDGES)
+    edges, root_tied = _validate.integer("edges", edges, low=0, high=MAX_EDGES), _validate.flag("root_tied", root_tied)
+    irreducible = _validate.flag("irreducible", irreducible)
+    path_condition = _validate.flag("path_condition", path_condition)
     return [
         diagram
         for diagram in _all(edges, root_tied)
@@ -359,7 +368,7 @@ def _parsed(text: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
     form = r"\((\d+(?:-\d+)*)\)\(((?:\d\d(?:-\d\d)*)?)\)"
     match = re.fullmatch(form, text)
     if not match:
-        raise ValueError(f"text = {text!r}: expected parts and edges, such as '(01-2)(02-12)'")
+        raise ValueError(f"text = {text!r}: expected parts and edges, such as '(01-2)(02-12)', or parents in numbers")
     parts = [[int(c) for c in part] for part in match[1].split("-")]
     edges = [tuple(int(c) for c in edge) for edge in match[2].split("-")] if match[2] else []
     nodes = sorted(node for part in parts for node in part)

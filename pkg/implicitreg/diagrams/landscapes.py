@@ -44,10 +44,20 @@ def hermite(m: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _rows(thetas: ArrayLike, d: int) -> Coordinates:
     """The d coordinates of thetas (…, d)."""
-    thetas = _validate.array("thetas", thetas).astype(float)
+    thetas = _validate._floats("thetas", thetas)
     if thetas.shape[-1:] != (d,):
         raise ValueError(f"thetas has shape {thetas.shape}: expected (…, {d})")
     return tuple(np.moveaxis(thetas, -1, 0))
+
+
+def _noise(x: ArrayLike, thetas: ArrayLike) -> np.ndarray:
+    """The x of the examples, one for all thetas (…, d) or one a theta."""
+    x, rows = _validate._floats("x", x), np.shape(thetas)[:-1]
+    try:
+        np.broadcast_shapes(x.shape, rows)
+    except ValueError as error:
+        raise ValueError(f"x has shape {x.shape}: expected {rows}, one a row of thetas") from error
+    return x
 
 
 def _stacked(coordinates: Coordinates) -> np.ndarray:
@@ -62,7 +72,10 @@ def _problem(
 
     law = particles.atoms(_validate.vector("atoms", atoms), probabilities)
     losses = [partial(_of_tensor, loss, float(x), parameters, torch) for x in law.values[:, 0]]
-    return FiniteProblem(losses, law.probabilities, start)
+    try:
+        return FiniteProblem(losses, law.probabilities, start)
+    except ValueError as error:
+        raise ValueError(f"atoms up to {np.abs(law.values).max():.3g}: {error}") from error
 
 
 def _of_tensor(loss: Callable, x: float, parameters: tuple[float, ...], torch: Any, theta: Any) -> Any:
@@ -123,14 +136,17 @@ class Screw:
         bounds = {"a": {"above": 0}, "b": {"above": 0}, "sigma": {"low": 0}, "phi": {}, "tilt": {}}
         _checked(self, bounds)
 
+    @_validate.in_range
     def loss(self, thetas: ArrayLike) -> np.ndarray:
         """The test loss at every row of ``thetas (…, 3)``."""
         return _losses.screw_loss(_rows(thetas, 3), 0.0, astuple(self), np)
 
+    @_validate.in_range
     def gradients(self, thetas: ArrayLike, x: ArrayLike) -> np.ndarray:
         """The gradients of examples x, one a row of ``thetas (…, 3)``."""
-        return _stacked(_losses.screw_gradient(_rows(thetas, 3), (_validate.array("x", x),), astuple(self)))
+        return _stacked(_losses.screw_gradient(_rows(thetas, 3), (_noise(x, thetas),), astuple(self)))
 
+    @_validate.in_range
     def covariance(self, thetas: ArrayLike) -> np.ndarray:
         r"""The covariance of one example's gradient, :math:`AA^\top (…, 3, 3)` with
         :math:`A = \sigma(\cos(z+\varphi),\ \sin(z+\varphi),\ v\cos(z+\varphi) - u\sin(z+\varphi))`."""
@@ -139,7 +155,7 @@ class Screw:
 
     def sampled(self, noise: particles.Noise | None = None) -> particles.Landscape:
         """For `particles`; x is standard normal by default."""
-        noise = noise or particles.gaussian()
+        noise = particles.gaussian() if noise is None else noise
         return particles.Landscape(_losses.screw_gradient, (0.0, 0.0, 0.0), noise, _losses.screw_drift,
                                    _losses.screw_spread, parameters=astuple(self))  # fmt: skip
 
@@ -147,6 +163,7 @@ class Screw:
         """The problem with a finite law of x, ±1 by default."""
         return _problem(_losses.screw_loss, astuple(self), (0.0, 0.0, 0.0), atoms, probabilities)
 
+    @_validate.in_range
     def velocity(self, eta: float, T: int | None = None) -> float:
         r"""The mean motion of SGD along z in one step, by the one picture that drives it.
 
@@ -238,21 +255,25 @@ class MeanEstimation:
     def __post_init__(self) -> None:
         _checked(self, {"H": {"low": 0}, "S": {"low": 0}})
 
+    @_validate.in_range
     def loss(self, thetas: ArrayLike) -> np.ndarray:
         """The test loss at every row of ``thetas (…, 1)``."""
         return _losses.mean_loss(_rows(thetas, 1), 0.0, astuple(self), np)
 
+    @_validate.in_range
     def gradients(self, thetas: ArrayLike, x: ArrayLike) -> np.ndarray:
         """The gradients of examples x, one a row of ``thetas (…, 1)``."""
-        return _stacked(_losses.mean_gradient(_rows(thetas, 1), (_validate.array("x", x),), astuple(self)))
+        return _stacked(_losses.mean_gradient(_rows(thetas, 1), (_noise(x, thetas),), astuple(self)))
 
+    @_validate.in_range
     def covariance(self, thetas: ArrayLike) -> np.ndarray:
         """The covariance of one example's gradient, S², ``(…, 1, 1)``."""
-        return np.full((*np.shape(thetas), 1), self.S**2)
+        return np.full((*_rows(thetas, 1)[0].shape, 1, 1), self.S**2)
 
     def sampled(self, noise: particles.Noise | None = None) -> particles.Landscape:
         """For `particles`; x is standard normal by default."""
-        return particles.Landscape(_losses.mean_gradient, (0.0,), noise or particles.gaussian(), _losses.mean_drift,
+        noise = particles.gaussian() if noise is None else noise
+        return particles.Landscape(_losses.mean_gradient, (0.0,), noise, _losses.mean_drift,
                                    _losses.mean_spread, parameters=astuple(self))  # fmt: skip
 
     def problem(self, atoms: ArrayLike = (1.0, -1.0), probabilities: ArrayLike | None = None) -> FiniteProblem:
@@ -279,21 +300,25 @@ class Gauss:
     [0.5]
     """
 
+    @_validate.in_range
     def loss(self, thetas: ArrayLike) -> np.ndarray:
         """The test loss at every row of ``thetas (…, 1)``."""
         return _losses.gauss_loss(_rows(thetas, 1), 1.0, (), np)  # the mean of x² is 1
 
+    @_validate.in_range
     def gradients(self, thetas: ArrayLike, x: ArrayLike) -> np.ndarray:
         """The gradients of examples x, one a row of ``thetas (…, 1)``."""
-        return _stacked(_losses.gauss_gradient(_rows(thetas, 1), (_validate.array("x", x),), ()))
+        return _stacked(_losses.gauss_gradient(_rows(thetas, 1), (_noise(x, thetas),), ()))
 
+    @_validate.in_range
     def covariance(self, thetas: ArrayLike) -> np.ndarray:
         """The covariance of one example's gradient, e^(-2h)/2, ``(…, 1, 1)``."""
-        return (np.exp(-2 * _validate.array("thetas", thetas)) / 2)[..., None]
+        return (np.exp(-2 * _rows(thetas, 1)[0]) / 2)[..., None, None]
 
     def sampled(self, noise: particles.Noise | None = None) -> particles.Landscape:
         """For `particles`; x is standard normal by default. The law of x enters through x²."""
-        return particles.Landscape(_losses.gauss_gradient, (0.0,), noise or particles.gaussian(), _losses.gauss_drift,
+        noise = particles.gaussian() if noise is None else noise
+        return particles.Landscape(_losses.gauss_gradient, (0.0,), noise, _losses.gauss_drift,
                                    _losses.gauss_spread)  # fmt: skip
 
     def problem(self, atoms: ArrayLike | None = None, probabilities: ArrayLike | None = None) -> FiniteProblem:
@@ -321,21 +346,25 @@ class CubicChi:
     [8.0]
     """
 
+    @_validate.in_range
     def loss(self, thetas: ArrayLike) -> np.ndarray:
         """The test loss at every row of ``thetas (…, 1)``."""
         return _losses.cubic_loss(_rows(thetas, 1), 1.0, (), np)  # the mean of x² is 1
 
+    @_validate.in_range
     def gradients(self, thetas: ArrayLike, x: ArrayLike) -> np.ndarray:
         """The gradients of examples x, one a row of ``thetas (…, 1)``."""
-        return _stacked(_losses.cubic_gradient(_rows(thetas, 1), (_validate.array("x", x),), ()))
+        return _stacked(_losses.cubic_gradient(_rows(thetas, 1), (_noise(x, thetas),), ()))
 
+    @_validate.in_range
     def covariance(self, thetas: ArrayLike) -> np.ndarray:
         """The covariance of one example's gradient, 2, ``(…, 1, 1)``."""
-        return np.full((*np.shape(thetas), 1), 2.0)
+        return np.full((*_rows(thetas, 1)[0].shape, 1, 1), 2.0)
 
     def sampled(self, noise: particles.Noise | None = None) -> particles.Landscape:
         """For `particles`; x is standard normal by default. The law of x enters through x²."""
-        return particles.Landscape(_losses.cubic_gradient, (0.0,), noise or particles.gaussian(), _losses.cubic_drift,
+        noise = particles.gaussian() if noise is None else noise
+        return particles.Landscape(_losses.cubic_gradient, (0.0,), noise, _losses.cubic_drift,
                                    _losses.cubic_spread)  # fmt: skip
 
     def problem(self, atoms: ArrayLike | None = None, probabilities: ArrayLike | None = None) -> FiniteProblem:
@@ -382,22 +411,26 @@ class RegularizedMean:
         _validate.integer("N", self.N, low=1)
         _checked(self, {"H": {"above": 0}, "S": {"low": 0}, "mu": {}, "tau": {"above": 0}})
 
+    @_validate.in_range
     def loss(self, thetas: ArrayLike) -> np.ndarray:
         """The test loss, without penalty, at every row of ``thetas (…, 2)``."""
         theta, _ = _rows(thetas, 2)
         return self.H * (theta - self.mu) ** 2 / 2
 
+    @_validate.in_range
     def gradients(self, thetas: ArrayLike, x: ArrayLike) -> np.ndarray:
         """The gradients of examples x, penalty included, one a row of ``thetas (…, 2)``."""
-        return _stacked(_losses.tuned_gradient(_rows(thetas, 2), (_validate.array("x", x),), astuple(self)))
+        return _stacked(_losses.tuned_gradient(_rows(thetas, 2), (_noise(x, thetas),), astuple(self)))
 
+    @_validate.in_range
     def covariance(self, thetas: ArrayLike) -> np.ndarray:
         """The covariance of one example's gradient, S² along theta, ``(…, 2, 2)``."""
-        return np.broadcast_to(np.diag([self.S**2, 0.0]), (*np.shape(thetas), 2)).copy()
+        return np.broadcast_to(np.diag([self.S**2, 0.0]), (*_rows(thetas, 2)[0].shape, 2, 2)).copy()
 
     def sampled(self, noise: particles.Noise | None = None) -> particles.Landscape:
         """For `particles`; x is standard normal by default."""
-        return particles.Landscape(_losses.tuned_gradient, (0.0, 0.0), noise or particles.gaussian(),
+        noise = particles.gaussian() if noise is None else noise
+        return particles.Landscape(_losses.tuned_gradient, (0.0, 0.0), noise,
                                    parameters=astuple(self), project=_losses.tuned_projection)  # fmt: skip
 
     def problem(self, atoms: ArrayLike = (1.0, -1.0), probabilities: ArrayLike | None = None) -> FiniteProblem:

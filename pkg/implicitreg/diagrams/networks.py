@@ -283,6 +283,7 @@ def third_contraction(
         data = checked(model, loss, inputs, targets, chunk_size)
         if not isinstance(directions, Tensor):
             raise TypeError(f"directions is a {type(directions).__name__}: expected a torch.Tensor")
+        _validate.tensor("directions", directions)
         p = data.theta.numel()
         if directions.ndim != 2 or directions.shape[1] != p or len(directions) == 0:
             raise ValueError(f"directions has shape {tuple(directions.shape)}: expected (k, {p}), k at least 1")

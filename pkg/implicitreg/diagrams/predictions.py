@@ -65,7 +65,12 @@ class Scalars:
     draws: np.ndarray | None = None
     __repr__ = brief
 
+    def __post_init__(self) -> None:
+        for name in NAMES:
+            object.__setattr__(self, name, _validate.number(name, getattr(self, name)))
+
     @classmethod
+    @_validate.in_range
     def from_draws(cls, draws: np.ndarray) -> Scalars:
         """The means of independent repetitions (R, 13), R at least 2."""
         draws = _validate.matrix("draws", draws, columns=len(NAMES))
@@ -120,6 +125,7 @@ class Coefficients:
     draws: np.ndarray | None = None
     __repr__ = brief
 
+    @_validate.in_range
     def at(self, eta: float) -> tuple[float, float | None]:
         """The polynomial at eta and its standard error (None where the scalars are exact)."""
         powers = _validate.number("eta", eta, low=0) ** np.arange(self.values.size)
@@ -129,6 +135,7 @@ class Coefficients:
         return result.mean.item(), result.se.item()
 
 
+@_validate.in_range
 def test_loss_coefficients(scalars: Scalars, *, N: int, T: int, B: int = 1, order: int = 2) -> Coefficients:  # noqa: PT028
     r"""Taylor coefficients in eta of the mean test loss after T steps of SGD on N examples in batches of B.
 
@@ -207,6 +214,7 @@ def test_loss_coefficients(scalars: Scalars, *, N: int, T: int, B: int = 1, orde
 test_loss_coefficients.__test__ = False  # its name begins like that of a test
 
 
+@_validate.in_range
 def gap_coefficients(scalars: Scalars, *, N: int, T: int, B: int = 1, order: int = 2) -> Coefficients:
     r"""Taylor coefficients in eta of the mean generalization gap, test loss minus training loss, after T steps.
 

@@ -28,6 +28,7 @@ __all__ = ["MAX_EDGES", "contribution", "resummed_test_loss", "resummed_weights"
 MAX_EDGES = 4
 
 
+@_validate.in_range
 def resummed_test_loss(
     problem: FiniteProblem, eta: float | ArrayLike, *, T: int | None, max_edges: int = 3, N: int | None = None
 ) -> np.ndarray:
@@ -98,6 +99,7 @@ def resummed_test_loss(
     return np.cumsum(by_edges)
 
 
+@_validate.in_range
 def resummed_weights(
     problem: FiniteProblem, eta: float | ArrayLike, *, T: int | None, max_edges: int = 3, N: int | None = None
 ) -> np.ndarray:
@@ -132,6 +134,7 @@ def resummed_weights(
     return np.cumsum(rows, axis=0)
 
 
+@_validate.in_range
 def contribution(
     diagram: Diagram, problem: FiniteProblem, eta: float | ArrayLike, *, T: int | None, N: int | None = None
 ) -> float:
@@ -240,7 +243,7 @@ def _levels(diagram: Diagram, fresh: bool) -> tuple[tuple[int, ...], ...]:
 
 def _root(eta: float | ArrayLike, d: int) -> np.ndarray:
     """R with R Rᵀ the step size."""
-    if np.ndim(eta) == 0:
+    if _validate.array("eta", eta).ndim == 0:
         return np.sqrt(_validate.number("eta", eta, above=0)) * np.eye(d)
     return np.linalg.cholesky(_validate.spd("eta", eta, size=d))
 

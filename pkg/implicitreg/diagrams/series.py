@@ -42,6 +42,7 @@ class Term:
         return (-1) ** self.diagram.edges * float(self.coefficient) * self.value
 
 
+@_validate.in_range
 def test_loss_series(
     problem: FiniteProblem, *, N: int, T: int, B: int = 1, order: int = 3, metric: ArrayLike | None = None
 ) -> np.ndarray:
@@ -104,6 +105,7 @@ def test_loss_series(
 test_loss_series.__test__ = False  # its name would make pytest take it for a test
 
 
+@_validate.in_range
 def train_loss_series(
     problem: FiniteProblem, *, N: int, T: int, B: int = 1, order: int = 3, metric: ArrayLike | None = None
 ) -> np.ndarray:
@@ -126,6 +128,7 @@ def train_loss_series(
     return np.sum(both, axis=1)
 
 
+@_validate.in_range
 def gap_series(
     problem: FiniteProblem, *, N: int, T: int, B: int = 1, order: int = 3, metric: ArrayLike | None = None
 ) -> np.ndarray:
@@ -154,6 +157,7 @@ def gap_series(
     return np.array([0.0 - _sum(tensors, k, N, T, B, root_tied=True) for k in range(order + 1)])
 
 
+@_validate.in_range
 def weights_series(
     problem: FiniteProblem, *, N: int, T: int, B: int = 1, order: int = 2, metric: ArrayLike | None = None
 ) -> np.ndarray:
@@ -199,6 +203,7 @@ def weights_series(
     return np.array(rows)
 
 
+@_validate.in_range
 def terms(
     problem: FiniteProblem, *, N: int, T: int, B: int = 1, order: int = 3, metric: ArrayLike | None = None,
     root_tied: bool = False,

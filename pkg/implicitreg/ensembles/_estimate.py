@@ -23,6 +23,7 @@ class Estimate:
     __repr__ = brief
 
 
+@_validate.in_range
 def estimate(draws: np.ndarray | torch.Tensor) -> Estimate:
     r"""Mean of independent draws with its standard error,
 
@@ -56,11 +57,15 @@ def estimate(draws: np.ndarray | torch.Tensor) -> Estimate:
     if not (draws.is_floating_point() if tensor else isinstance(draws, np.ndarray) and draws.dtype.kind == "f"):
         kind = f"of {draws.dtype}" if hasattr(draws, "dtype") else f"a {type(draws).__name__}"
         raise TypeError(f"draws is {kind}: expected an array or a tensor of floating-point numbers")
+    if tensor and (draws.is_meta or draws.is_sparse):
+        raise TypeError(f"draws has layout {draws.layout} on {draws.device}: expected a dense tensor")
     if not tensor:
         draws = _validate.array("draws", draws)
-    if draws.ndim == 0 or len(draws) < 2:
+    if draws.ndim == 0 or len(draws) < 2 or 0 in draws.shape:
         raise ValueError(f"draws has shape {tuple(draws.shape)}: expected at least two draws, (R, …) with R >= 2")
-    if not np.isfinite(float(draws.detach().sum() if tensor else draws.sum())):  # one pass, as for networks
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = float(draws.detach().sum() if tensor else draws.sum())  # one pass, as for networks
+    if not np.isfinite(total):
         raise ValueError("draws holds NaN or infinite numbers: expected finite numbers")
     spread = draws.std(0) if tensor else draws.std(0, ddof=1)
     return Estimate(draws.mean(0), spread / len(draws) ** 0.5)

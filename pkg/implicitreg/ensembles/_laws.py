@@ -11,6 +11,8 @@ from implicitreg._brief import brief
 from implicitreg.problems import FiniteProblem
 from numpy.typing import ArrayLike
 
+MAX_SIZE = 1_000_000  # numbers in the noise of one example
+
 Theta = tuple[np.ndarray, ...]  # d arrays (P,), one a coordinate
 
 
@@ -24,6 +26,17 @@ class Noise:
     probabilities: np.ndarray | None = None
     __repr__ = brief
 
+    def __post_init__(self) -> None:
+        _validate.choice("kind", self.kind, ("gaussian", "rademacher", "atoms"))
+        _validate.integer("size", self.size, low=1, high=4 if self.kind == "rademacher" else MAX_SIZE)
+        if (self.kind == "atoms") != (self.values is not None) or (self.values is None) != (self.probabilities is None):
+            raise ValueError(f"values and probabilities with kind = {self.kind!r}: expected both for atoms, else none")
+        if self.values is not None:
+            values = _validate.matrix("values", self.values, columns=self.size).copy()
+            p = _validate.probabilities("probabilities", self.probabilities, size=len(values)).copy()
+            object.__setattr__(self, "values", values)
+            object.__setattr__(self, "probabilities", p)
+
 
 def gaussian(size: int = 1) -> Noise:
     """Independent standard normal coordinates, by Box and Muller from 32-bit uniform numbers.
@@ -35,7 +48,7 @@ def gaussian(size: int = 1) -> Noise:
     >>> gaussian(2).size
     2
     """
-    return Noise("gaussian", _validate.integer("size", size, low=1))
+    return Noise("gaussian", size)
 
 
 def rademacher(size: int = 1) -> Noise:
@@ -49,7 +62,7 @@ def rademacher(size: int = 1) -> Noise:
     >>> rademacher().kind
     'rademacher'
     """
-    return Noise("rademacher", _validate.integer("size", size, low=1, high=4))
+    return Noise("rademacher", size)
 
 
 def atoms(values: ArrayLike, probabilities: ArrayLike | None = None) -> Noise:
@@ -132,7 +145,11 @@ class Landscape:
     def __post_init__(self) -> None:
         start = _validate.vector("start", self.start)
         object.__setattr__(self, "start", tuple(start.tolist()))
-        object.__setattr__(self, "parameters", tuple(float(p) for p in self.parameters))
+        parameters = enumerate(_validate.items("parameters", self.parameters, least=0))
+        parameters = tuple(_validate.number(f"parameters[{k}]", p) for k, p in parameters)
+        object.__setattr__(self, "parameters", parameters)
+        _validate.integer("sources", self.sources, low=1, high=MAX_SIZE)
+        _validate.flag("compiles", self.compiles)
         if not isinstance(self.noise, Noise):
             raise TypeError(f"noise = {self.noise!r}: expected gaussian(), rademacher() or atoms(...)")
         at, x = tuple(start[:, None]), (np.zeros(1),) * self.noise.size
@@ -143,8 +160,13 @@ class Landscape:
                 continue
             if not callable(function):
                 raise TypeError(f"{name} = {function!r}: expected a function")
-            if len(function(*arguments)) != start.size:
-                raise ValueError(f"{name} returns {len(function(*arguments))} coordinates: expected {start.size}")
+            found = _validate.function(name, function, len(arguments))(*arguments)
+            if not isinstance(found, tuple | list | np.ndarray) or len(found) != start.size:
+                count = len(found) if isinstance(found, tuple | list | np.ndarray) else f"a {type(found).__name__}, no"
+                raise ValueError(f"{name} returns {count} coordinates: expected {start.size}")
+            for k, coordinate in enumerate(found):
+                if _validate.array(f"{name}(...)[{k}]", coordinate).dtype.kind not in "iuf":
+                    raise TypeError(f"{name} returns a {type(coordinate).__name__}: expected {start.size} arrays")
 
     @property
     def d(self) -> int:

@@ -55,7 +55,8 @@ class Ensemble:
         if observable is None:
             draws = self.thetas if self.controls is None else self.thetas - self.controls
         else:
-            draws = np.asarray(observable(self.thetas))
+            _validate.function("observable", observable, 1)
+            draws = _validate._floats("observable(thetas)", observable(self.thetas))
         if draws.shape[:2] != self.thetas.shape[:2]:
             raise ValueError(
                 f"observable returns shape {draws.shape}: expected {self.thetas.shape[:2]} and what follows"
@@ -81,7 +82,7 @@ def fresh(
     diffusion: tuple[Callable, Callable] | None = None,
 ) -> Ensemble:  # fmt: skip
     """Fresh noise at every step, by NumPy or compiled; `diffusion` is what the step of an SDE is compiled from."""
-    fast = _compiled(landscape, runs * at[-1], fast)
+    fast, progress = _compiled(landscape, runs * at[-1], fast), _validate.optional_flag("progress", progress)
     expansion = _expansion(landscape, control)
     pull, c = (None, (0.0,)) if expansion is None else _controls.pull(expansion)
     eps = np.zeros(landscape.d) if expansion is None else np.array(landscape.start) - expansion.center
@@ -121,6 +122,7 @@ def epochs(
     progress: bool | None,
 ) -> Ensemble:  # fmt: skip
     """Runs that have a training set each."""
+    progress = _validate.optional_flag("progress", progress)
     size = max(64, min(BLOCK, 2**18 // (N * landscape.noise.size)))
     thetas = np.empty((len(at), landscape.d, runs))
     for low, block in _blocks(first, runs, size, progress):
@@ -195,11 +197,12 @@ def _finished(thetas: np.ndarray, controls: np.ndarray | None, at: tuple[int, ..
 
 def arguments(
     landscape: Landscape, eta: float, T: int, runs: int, seed: int, at: Sequence[int] | None, first: int
-) -> tuple[float, int, int, tuple[int, ...]]:
+) -> tuple[float, int, int, tuple[int, ...], int, int]:
+    """eta, T, runs, at, seed and first, as numbers of Python in their ranges."""
     if not isinstance(landscape, Landscape):
         raise TypeError(f"landscape = {landscape!r}: expected a Landscape, such as diagrams.landscapes' .sampled()")
-    _validate.integer("seed", seed, low=0, high=2**64 - 1)
-    _validate.integer("first", first, low=0)
+    seed = _validate.integer("seed", seed, low=0, high=2**64 - 1)
+    first = _validate.integer("first", first, low=0, high=2**62)
     T = _validate.integer("T", T, low=0, high=MAX_UPDATES)
     given = [T] if at is None else _validate.items("at", at, least=0)
     steps = tuple(_validate.integer("at", t, low=0, high=T) for t in given)
@@ -208,24 +211,29 @@ def arguments(
     most = min(MAX_NUMBERS // (len(steps) * landscape.d), MAX_UPDATES // max(T, 1))
     if _validate.integer("runs", runs, low=1) > most:
         raise ValueError(f"runs = {runs} of T = {T} steps, with {len(steps)} kept: expected at most {most:,} runs")
-    return _validate.number("eta", eta, above=0), T, int(runs), steps
+    return _validate.number("eta", eta, above=0), T, int(runs), steps, seed, first
 
 
 def _compiled(landscape: Landscape, updates: int, fast: bool | None) -> bool:
     """Whether to compile."""
+    fast = _validate.optional_flag("fast", fast)
     small = landscape.compiles and max(landscape.d, landscape.noise.size) <= 4
     installed = importlib.util.find_spec("numba") is not None
     if fast and not small:
         raise ValueError("fast = True: expected a landscape that numba compiles, with at most 4 weights and noises")
     if fast and not installed:
         raise ValueError("fast = True: expected numba, which is not installed (pip install 'implicitreg[fast]')")
-    return bool(fast) if fast is not None else small and installed and updates >= WORTH
+    return fast if fast is not None else small and installed and updates >= WORTH
 
 
 def _expansion(landscape: Landscape, control: bool | ArrayLike) -> _controls.Expansion | None:
-    if control is False or control is None:
+    if isinstance(control, bool | np.bool_) and not control:
         return None
-    center = landscape.start if control is True else _validate.vector("control", control, size=landscape.d)
+    center = (
+        landscape.start
+        if isinstance(control, bool | np.bool_)
+        else _validate.vector("control", control, size=landscape.d)
+    )
     noise = landscape.noise
     if noise.kind == "atoms":
         mean, second = noise.probabilities @ noise.values, (noise.probabilities * noise.values.T) @ noise.values

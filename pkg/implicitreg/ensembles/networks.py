@@ -157,8 +157,9 @@ def _check(model: object, loss: object, thetas: object, inputs: object, targets:
     for name, tensor in (("thetas", thetas), ("inputs", inputs), ("targets", targets)):
         if not isinstance(tensor, torch.Tensor):
             raise TypeError(f"{name} is {_kind(tensor)}: expected a tensor")
-        if tensor.layout != torch.strided or tensor.is_meta:
-            raise ValueError(f"{name} has layout {tensor.layout} on {tensor.device}: expected a dense tensor")
+        if tensor.layout != torch.strided or tensor.is_meta or tensor.is_complex():
+            raise ValueError(f"{name} has layout {tensor.layout} on {tensor.device} and dtype {tensor.dtype}: "
+                             "expected a dense tensor of real numbers")  # fmt: skip
     p = sum(q.numel() for q in model.parameters())
     if thetas.ndim != 2 or thetas.shape[1] != p or len(thetas) == 0:
         raise ValueError(f"thetas has shape {tuple(thetas.shape)}: expected (R, {p}), one row a network")

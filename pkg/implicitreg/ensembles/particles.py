@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike
 __all__ = ["Ensemble", "Landscape", "Noise", "atoms", "finite", "gaussian", "gd", "points", "rademacher", "sde", "sgd"]
 
 
+@_validate.in_range
 def sgd(
     landscape: Landscape, eta: float, T: int, runs: int, *, seed: int, N: int | None = None, B: int = 1,
     at: Sequence[int] | None = None, control: bool | ArrayLike = False, first: int = 0, fast: bool | None = None,
@@ -84,7 +85,8 @@ def sgd(
     >>> bool(abs(e.mean[0, 0] - 1 / 8) < 1e-9), bool(e.se[0, 0] < 1e-9)
     (True, True)
     """
-    eta, T, runs, at = _runs.arguments(landscape, eta, T, runs, seed, at, first)
+    eta, T, runs, at, seed, first = _runs.arguments(landscape, eta, T, runs, seed, at, first)
+    B = _validate.integer("B", B, low=1)
     if N is None:
         if B != 1:
             raise ValueError(f"B = {B} without N: expected a training set of N examples, or B = 1")
@@ -93,7 +95,7 @@ def sgd(
     B = _validate.integer("B", B, low=1, high=N)
     if N % B:
         raise ValueError(f"B = {B}: expected a divisor of N = {N}")
-    if fast or control is not False:
+    if _validate.optional_flag("fast", fast) or not (isinstance(control, bool | np.bool_) and not control):
         raise ValueError(f"fast = {fast}, control = {control!r} with N = {N}: expected fresh examples, N = None")
     return _runs.epochs(landscape, eta, runs, seed, N, B, at, first, progress)
 
@@ -114,9 +116,11 @@ def gd(landscape: Landscape, eta: float, T: int, runs: int, *, N: int, seed: int
     >>> bool((gd(quadratic, 1.0, 2, 4, N=1, seed=0).final == -x[:, 0]).all())
     True
     """
+    N = _validate.integer("N", N, low=1)
     return sgd(landscape, eta, T, runs, N=N, B=N, seed=seed, **options)
 
 
+@_validate.in_range
 def sde(
     landscape: Landscape, eta: float, T: int, runs: int, *, seed: int, substeps: int = 8,
     at: Sequence[int] | None = None, control: bool | ArrayLike = False, first: int = 0, fast: bool | None = None,
@@ -159,7 +163,7 @@ def sde(
     >>> float(sde(still, 0.5, 1, 2, seed=0, substeps=2).final[0, 0])  # (1 - 1/4)²
     0.5625
     """
-    eta, T, runs, at = _runs.arguments(landscape, eta, T, runs, seed, at, first)
+    eta, T, runs, at, seed, first = _runs.arguments(landscape, eta, T, runs, seed, at, first)
     substeps = _validate.integer("substeps", substeps, low=1, high=_runs.MAX_UPDATES // (max(T, 1) * runs))
     if landscape.drift is None or landscape.spread is None:
         raise ValueError("landscape has no drift and spread: expected both, for the SDE")
@@ -181,7 +185,7 @@ def points(landscape: Landscape, runs: int, *, N: int, seed: int, first: int = 0
     >>> points(quadratic, 5, N=3, seed=0).shape
     (5, 3, 1)
     """
-    _runs.arguments(landscape, 1.0, 0, runs, seed, None, first)
+    _, _, runs, _, seed, first = _runs.arguments(landscape, 1.0, 0, runs, seed, None, first)
     N = _validate.integer("N", N, low=1, high=_most_examples(landscape, runs))
     block = np.arange(first, first + runs, dtype=np.uint64)
     return _runs.training_sets(landscape, seed, block, N).transpose(2, 0, 1)

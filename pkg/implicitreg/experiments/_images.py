@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from implicitreg import datasets
+from implicitreg import _validate, datasets
 from implicitreg._brief import brief
 from implicitreg._torch import torch
 
@@ -60,6 +60,15 @@ def population(settings: Mapping[str, Any], device: torch.device, *, flat: bool 
     >>> population({"data": "digits"}, torch.device("cpu")).inputs.shape
     torch.Size([1797, 64])
     """
+    if "data" not in _validate.mapping("settings", settings):
+        raise ValueError("settings has no entry data: expected the name of a data set")
+    flat = _validate.flag("flat", flat)
+    if not isinstance(device, str | torch.device):
+        raise TypeError(f"device is a {type(device).__name__}: expected a torch.device")
+    try:
+        device = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device = {device!r}: expected 'cpu' or 'cuda'") from error
     drawn = datasets.load(settings["data"], split=settings.get("split", "all"), limit=settings.get("limit"))
     inputs = torch.as_tensor(drawn.images, dtype=torch.float64, device=device)
     targets = torch.as_tensor(drawn.labels, device=device)

@@ -42,7 +42,7 @@ def tag(data: str) -> str:
     >>> tag("mnist"), tag("archive:images/cifar10_jpeg.tar.xz")
     ('mnist', 'cifar10_jpeg')
     """
-    kind, _, path = data.partition(":")
+    kind, _, path = _validate.text("data", data).partition(":")
     return re.sub(r"[^a-z0-9]+", "_", (PurePath(path).name or kind).split(".")[0].lower()).strip("_")
 
 

@@ -60,6 +60,7 @@ def signed_rows(X: ArrayLike, y: ArrayLike) -> np.ndarray:
     return y[:, None] * X
 
 
+@V.in_range
 def margin(X: ArrayLike, y: ArrayLike, w: ArrayLike) -> float | np.ndarray:
     r"""The margin of a classifier, the signed distance of the worst point to its hyperplane.
 
@@ -96,12 +97,13 @@ def margin(X: ArrayLike, y: ArrayLike, w: ArrayLike) -> float | np.ndarray:
     5.0
     """
     Z = signed_rows(X, y)
+    w = V._floats("w", w)
     rows = V.matrix("w", np.atleast_2d(w), columns=Z.shape[1])
     size = np.linalg.norm(rows, axis=1)
     if not size.all():
         raise ValueError("w = 0 has no margin: expected a nonzero vector")
     gamma = (rows @ Z.T).min(axis=1) / size
-    return gamma if np.ndim(w) == 2 else float(gamma[0])
+    return gamma if w.ndim == 2 else float(gamma[0])
 
 
 # --- the hard margin: min |v|^2/2 subject to U v >= h, unit rows in U, 0 < h <= 1 ---------------------------------
@@ -227,6 +229,7 @@ def _unit_rows(Z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return U, scale * norms
 
 
+@V.in_range
 def hard_margin(X: ArrayLike, y: ArrayLike) -> HardMargin:
     r"""The hard-margin support vector machine without intercept, to rounding.
 
@@ -314,6 +317,7 @@ def support_frame(Z: np.ndarray, svm: HardMargin) -> tuple[np.ndarray, np.ndarra
 # --- the hinge ----------------------------------------------------------------------------------------------------
 
 
+@V.in_range
 def hinge_threshold(X: ArrayLike, y: ArrayLike) -> float:
     r"""The smallest :math:`C` at which the soft margin is the hard margin.
 
@@ -398,6 +402,7 @@ def _box_dual(U: np.ndarray, C: float) -> np.ndarray:
     raise ArithmeticError("the active set of the soft-margin problem does not settle: X, y is too ill-conditioned")
 
 
+@V.in_range
 def soft_margin(X: ArrayLike, y: ArrayLike, C: float) -> np.ndarray:
     r"""The soft-margin support vector machine without intercept (hinge loss, summed), exactly.
 

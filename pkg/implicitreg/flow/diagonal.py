@@ -88,12 +88,6 @@ def _log_alpha(alpha: float | None, log_alpha: float | None, depth: int) -> floa
     return log_alpha
 
 
-def _flag(name: str, value: bool) -> bool:
-    if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} = {value!r}: expected True or False")
-    return bool(value)
-
-
 def _times(t: ArrayLike) -> np.ndarray:
     t = _validate.vector("t", t)
     if (t < 0).any():
@@ -191,10 +185,13 @@ def _limit(X: np.ndarray, y: np.ndarray, M: np.ndarray, depth: int = 2, b: np.nd
     if answer is None:
         answer = _bias(X, y, _without_forced_zeros(X, y, M), depth, b)
     if answer is None:
-        raise RuntimeError("Newton's method did not converge: rescale the columns of X to comparable sizes")
+        raise _solvers.SolverError(
+            "Newton's method did not converge: expected columns of X of comparable sizes (rescale them)"
+        )
     return answer
 
 
+@_validate.in_range
 def limit(
     X: ArrayLike, y: ArrayLike, alpha: float | None = None, *, log_alpha: float | None = None,
     depth: int = 2, signed: bool = True, shape: ArrayLike | None = None,
@@ -291,7 +288,7 @@ def limit(
     log_alpha = _log_alpha(alpha, log_alpha, depth)
     d = X.shape[1]
     c = np.ones(d) if shape is None else _positive("shape", shape, d)
-    M = np.tile(depth * (log_alpha + np.log(c)), (2 if _flag("signed", signed) else 1, 1))
+    M = np.tile(depth * (log_alpha + np.log(c)), (2 if _validate.flag("signed", signed) else 1, 1))
     if M.max() > LARGEST_LOG_WEIGHT:
         raise ValueError(f"shape has the entry {c.max():g}: its power {depth} times alpha's overflows")
     if depth == 2:
@@ -301,6 +298,7 @@ def limit(
     return DiagonalLimit(scaled.w / s, scaled.dual)
 
 
+@_validate.in_range
 def untied_limit(X: ArrayLike, y: ArrayLike, u0: ArrayLike, v0: ArrayLike) -> DiagonalLimit:
     r"""The point to which gradient flow of the two-layer network :math:`w = u\circ v` goes from ``u0`` and ``v0``.
 
@@ -328,6 +326,8 @@ def untied_limit(X: ArrayLike, y: ArrayLike, u0: ArrayLike, v0: ArrayLike) -> Di
         :math:`u_0 = v_0`, w stays >= 0, where :math:`u_0 = -v_0`, w stays <= 0.
     TypeError
         If an argument is not numeric.
+    RuntimeError
+        If Newton's method does not converge, as for starts, columns or targets of very different sizes.
 
     Notes
     -----
@@ -411,11 +411,12 @@ def _potential_arguments(
 ) -> tuple[np.ndarray, float]:
     w = _validate.vector("w", w)
     depth = _validate.integer("depth", depth, low=2)
-    if not _flag("signed", signed) and (w < 0).any():
+    if not _validate.flag("signed", signed) and (w < 0).any():
         raise ValueError(f"w[{int(np.argmin(w))}] = {w.min():g}: expected entries >= 0, as the model is not signed")
     return w, depth * _log_alpha(alpha, log_alpha, depth)
 
 
+@_validate.in_range
 def potential(
     w: ArrayLike, alpha: float | None = None, *, log_alpha: float | None = None, depth: int = 2, signed: bool = True
 ) -> float:
@@ -488,6 +489,7 @@ def potential(
     return float(depth / (depth - 2) * (w - depth / 2 * power).sum() + w.size * depth / 2 * np.exp(m))
 
 
+@_validate.in_range
 def potential_gradient(
     w: ArrayLike, alpha: float | None = None, *, log_alpha: float | None = None, depth: int = 2, signed: bool = True
 ) -> np.ndarray:
@@ -593,6 +595,7 @@ def _integrate(what, slope, jacobian, start, t, atol, rate, X) -> np.ndarray:
         )  # fmt: skip
 
 
+@_validate.in_range
 def trajectory(
     X: ArrayLike, y: ArrayLike, t: Sequence[float] | np.ndarray, alpha: float | None = None, *,
     log_alpha: float | None = None, depth: int = 2, signed: bool = True,
@@ -658,7 +661,8 @@ def trajectory(
     depth = _validate.integer("depth", depth, low=2)
     m = depth * _log_alpha(alpha, log_alpha, depth)
     a, b = _solvers.unit(X), _solvers.unit(y)
-    M = np.full((2 if _flag("signed", signed) else 1, X.shape[1]), m - np.log(b) + np.log(a))  # of w in units of b/a
+    signs = 2 if _validate.flag("signed", signed) else 1
+    M = np.full((signs, X.shape[1]), m - np.log(b) + np.log(a))  # of w in units of b/a
     X, y, clock = X / a, y / b, t * a * b * (b / a) ** (1 - 2 / depth)
     size = float(np.abs(np.linalg.lstsq(X, y)[0]).max())
     if depth == 2:
@@ -666,6 +670,7 @@ def trajectory(
     return b / a * _deep_path(f"t = {t.max():g}", X, y, M, clock, size, depth)
 
 
+@_validate.in_range
 def basis_pursuit(X: ArrayLike, y: ArrayLike, nonnegative: bool = False) -> np.ndarray:
     r"""An interpolator of least :math:`\ell_1` norm, by linear programming.
 
@@ -710,7 +715,7 @@ def basis_pursuit(X: ArrayLike, y: ArrayLike, nonnegative: bool = False) -> np.n
     array([0., 1.])
     """
     X, y = _validate.data(X, y)
-    nonnegative = _flag("nonnegative", nonnegative)
+    nonnegative = _validate.flag("nonnegative", nonnegative)
     d = X.shape[1]
     A = X if nonnegative else np.hstack([X, -X])
     try:
@@ -725,6 +730,7 @@ def basis_pursuit(X: ArrayLike, y: ArrayLike, nonnegative: bool = False) -> np.n
     return w if nonnegative else w[:d] - w[d:]
 
 
+@_validate.in_range
 def recovery_exponent(X: ArrayLike, w: ArrayLike) -> float:
     r"""The exponent with which a signed two-layer network empties the coordinates off the support of ``w``.
 
@@ -799,7 +805,7 @@ def _descent_arguments(
     eta = _validate.number("eta", eta, above=0)
     alpha = _validate.number("alpha", alpha, above=0)
     u = np.full(X.shape[1], alpha)
-    return X, y, eta, u, u if _flag("signed", signed) else np.zeros_like(u)
+    return X, y, eta, u, u if _validate.flag("signed", signed) else np.zeros_like(u)
 
 
 def _finite(factors: Factors, eta: float) -> Factors:

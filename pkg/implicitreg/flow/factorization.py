@@ -13,7 +13,7 @@ from itertools import pairwise
 import numpy as np
 from implicitreg import _solvers
 from implicitreg._brief import brief
-from implicitreg._validate import _floats, function, integer, items, matrix, number, vector
+from implicitreg._validate import _floats, function, in_range, integer, items, matrix, number, vector
 from implicitreg.flow import diagonal
 from numpy.typing import ArrayLike
 
@@ -75,6 +75,7 @@ class RazinCohen:
     __repr__ = brief
 
 
+@in_range
 def min_trace(A: ArrayLike, y: ArrayLike) -> MinTrace:
     r"""The positive semidefinite matrix of smallest trace that fits the measurements, with a dual certificate.
 
@@ -139,6 +140,7 @@ def min_trace(A: ArrayLike, y: ArrayLike) -> MinTrace:
     return MinTrace(X, dual, float(np.trace(X) - dual @ y))
 
 
+@in_range
 def gradient_flow(A: ArrayLike, y: ArrayLike, t: ArrayLike, U0: ArrayLike) -> np.ndarray:
     r"""Gradient flow of matrix sensing through a factor: :math:`X=UU^\top`, :math:`\dot U=-\nabla F(U)`.
 
@@ -197,6 +199,7 @@ def gradient_flow(A: ArrayLike, y: ArrayLike, t: ArrayLike, U0: ArrayLike) -> np
     return U @ U.transpose(0, 2, 1)
 
 
+@in_range
 def commuting_limit(A: ArrayLike, y: ArrayLike, alpha: float) -> np.ndarray:
     r"""Where the flow from :math:`X(0)=\alpha^2I` ends when the measurement matrices commute.
 
@@ -217,6 +220,8 @@ def commuting_limit(A: ArrayLike, y: ArrayLike, alpha: float) -> np.ndarray:
     ------
     ValueError
         Bad shapes, matrices that do not commute, ``alpha`` not positive, no positive semidefinite solution.
+    RuntimeError
+        A linear program has no proved optimum, as for equations of very different sizes.
 
     Notes
     -----
@@ -249,6 +254,7 @@ def commuting_limit(A: ArrayLike, y: ArrayLike, alpha: float) -> np.ndarray:
     return (Q * w) @ Q.T
 
 
+@in_range
 def completion_example(R: float) -> Completion:
     r"""A 4×4 completion problem on which gradient flow leaves the smallest trace for the lowest rank.
 
@@ -301,6 +307,7 @@ def completion_example(R: float) -> Completion:
     return Completion(A, np.array([1, R, R]), smallest, np.outer(p, p), 1 - (root - 1) / (root + 1))
 
 
+@in_range
 def razin_cohen(t: ArrayLike, W0: ArrayLike) -> RazinCohen:
     r"""Completing a 2×2 matrix from :math:`w_{12}=w_{21}=1,\ w_{22}=0` by flow on two exactly balanced factors.
 
@@ -384,6 +391,7 @@ def razin_cohen(t: ArrayLike, W0: ArrayLike) -> RazinCohen:
     return RazinCohen(np.array([product(state) for state in states]), states[:, 5])
 
 
+@in_range
 def balanced_factors(W: ArrayLike, N: int) -> list[np.ndarray]:
     r"""Factors :math:`W=W_N\cdots W_1` with :math:`W_{j+1}^\top W_{j+1}=W_jW_j^\top`.
 
@@ -422,6 +430,7 @@ def balanced_factors(W: ArrayLike, N: int) -> list[np.ndarray]:
     return [root[:, None] * Vt, *(np.diag(root) for _ in range(N - 2)), U * root]
 
 
+@in_range
 def deep_gradient_flow(
     factors: Sequence[ArrayLike], gradient: Callable[[np.ndarray], np.ndarray], t: ArrayLike
 ) -> np.ndarray:
@@ -459,7 +468,7 @@ def deep_gradient_flow(
     >>> round(float(w - 1 / (1 + 3 * np.exp(-2))), 9) + 0.0
     0.0
     """
-    factors, gradient = _chain(factors), function("gradient", gradient)
+    factors, gradient = _chain(factors), function("gradient", gradient, 1)
     q = factors[0].shape[1]
     W0 = _product(factors, q)
     matrix("gradient(W)", gradient(W0), rows=W0.shape[0], columns=W0.shape[1])
@@ -482,6 +491,7 @@ def deep_gradient_flow(
     return np.array([_product(unpack(state), q) for state in states])
 
 
+@in_range
 def singular_value_rates(W: ArrayLike, gradient: ArrayLike, N: int) -> np.ndarray:
     r"""How fast each singular value of a balanced product of N factors moves under gradient flow.
 

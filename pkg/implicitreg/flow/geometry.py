@@ -97,7 +97,7 @@ class Potential:
 
     def __post_init__(self) -> None:
         for name in ("link", "inverse_link", "inverse_link_derivative"):
-            check.function(name, getattr(self, name))
+            check.function(name, getattr(self, name), 1)
 
 
 def increasing_times(name: str, value: ArrayLike) -> np.ndarray:
@@ -149,6 +149,7 @@ def entropy() -> Potential:
     return Potential(np.log, np.exp, np.exp)
 
 
+@check.in_range
 def hypentropy(alpha: float) -> Potential:
     r"""The potential of the network :math:`w = u\circ u - v\circ v` started at :math:`u = v = \alpha\mathbf 1`.
 
@@ -305,6 +306,7 @@ def _interpolation(A: np.ndarray, b: np.ndarray, potential: Potential, theta0: f
     return system
 
 
+@check.in_range
 def margin(X: ArrayLike, y: ArrayLike, w: ArrayLike, p: float = 2) -> float:
     r"""The normalised margin :math:`\gamma_p(w) = \min_i y_i\langle w, x_i\rangle / \|w\|_p`.
 
@@ -343,6 +345,7 @@ def margin(X: ArrayLike, y: ArrayLike, w: ArrayLike, p: float = 2) -> float:
     return float((Z @ w).min() / _solvers.norm(w, p))
 
 
+@check.in_range
 def margin_direction(X: ArrayLike, y: ArrayLike, p: float = 2) -> NormMargin:
     r"""The direction of largest margin in an :math:`\ell_p` geometry, with a certificate.
 
@@ -402,6 +405,7 @@ def margin_direction(X: ArrayLike, y: ArrayLike, p: float = 2) -> NormMargin:
     return result
 
 
+@check.in_range
 def polynomial_direction(X: ArrayLike, y: ArrayLike, k: float) -> np.ndarray:
     r"""Where gradient flow goes when the loss has the tail :math:`\ell(u)\sim u^{-k}`.
 
@@ -466,6 +470,7 @@ def polynomial_direction(X: ArrayLike, y: ArrayLike, k: float) -> np.ndarray:
     return u / np.linalg.norm(u)
 
 
+@check.in_range
 @in_any_order("log_t")
 def polynomial_flow(X: ArrayLike, y: ArrayLike, log_t: ArrayLike, k: float, w0: ArrayLike | None = None) -> np.ndarray:
     r"""Gradient flow of a loss with a polynomial tail, to times like :math:`e^{200}`.
@@ -550,6 +555,7 @@ def polynomial_flow(X: ArrayLike, y: ArrayLike, log_t: ArrayLike, k: float, w0: 
     return np.exp(times / (k + 2))[:, None] * v / R
 
 
+@check.in_range
 def steepest_step(g: ArrayLike, p: float) -> np.ndarray:
     r"""The direction of steepest ascent in :math:`\ell_p`, with the length of the gradient.
 
@@ -596,6 +602,7 @@ def _steepest(g: np.ndarray, p: float, noise: np.ndarray) -> np.ndarray:
     return size * np.sign(g) * (np.abs(g) / size) ** (_dual_order(p) - 1)
 
 
+@check.in_range
 def steepest_descent(
     X: ArrayLike, y: ArrayLike, p: float, eta: float | ArrayLike, k: int, w0: ArrayLike | None = None
 ) -> np.ndarray:
@@ -671,7 +678,7 @@ def steepest_descent(
 
 def _steps(eta: float | ArrayLike, k: int) -> np.ndarray:
     """One step size a step."""
-    if np.ndim(eta) == 0:
+    if check.array("eta", eta).ndim == 0:
         return np.full(k, check.number("eta", eta, above=0))
     steps = check.vector("eta", eta, size=k)
     if (steps <= 0).any():
@@ -744,6 +751,7 @@ def mirror_descent(X: ArrayLike, y: ArrayLike, potential: Potential, eta: float,
     return w
 
 
+@check.in_range
 def mirror_limit(X: ArrayLike, y: ArrayLike, potential: Potential, w0: ArrayLike) -> np.ndarray:
     r"""Where mirror descent and mirror flow go: the interpolator nearest to the start in Bregman divergence.
 

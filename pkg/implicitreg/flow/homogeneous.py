@@ -89,7 +89,8 @@ def _keep(net: Network) -> None:
 
 def _flat(net: Network, theta: ArrayLike) -> np.ndarray:
     """All parameters of a network in one vector."""
-    theta = theta if type(theta) is np.ndarray else check.vector("theta", theta)
+    quick = type(theta) is np.ndarray and theta.dtype == np.float64 and np.isfinite(theta).all()
+    theta = theta if quick else check._floats("theta", theta)
     if theta.shape != (net.size,):
         raise ValueError(f"theta has shape {theta.shape}: expected ({net.size},)")
     return theta
@@ -126,9 +127,10 @@ class DeepLinear:
     __repr__ = brief
 
     def __post_init__(self) -> None:
-        if np.ndim(self.hidden) != 1:
+        if check.array("hidden", self.hidden).ndim != 1:
             raise ValueError(f"hidden = {self.hidden!r}: expected a sequence of widths")
-        hidden = tuple(check.integer(f"hidden[{j}]", m, low=1) for j, m in enumerate(self.hidden))
+        widths = enumerate(check.items("hidden", self.hidden, least=0))
+        hidden = tuple(check.integer(f"hidden[{j}]", m, low=1) for j, m in widths)
         object.__setattr__(self, "hidden", hidden)
         _keep(self)
 
@@ -153,6 +155,7 @@ class DeepLinear:
         ends = np.cumsum([m * d for m, d in self.shapes])[:-1]
         return [W.reshape(s) for W, s in zip(np.split(_flat(self, theta), ends), self.shapes, strict=True)]
 
+    @check.in_range
     def end_to_end(self, theta: np.ndarray) -> np.ndarray:
         """The predictor ``w`` with ``f(x) = <w, x>``."""
         w = np.ones(1)
@@ -160,14 +163,16 @@ class DeepLinear:
             w = w @ W
         return w
 
+    @check.in_range
     def q(self, theta: np.ndarray) -> np.ndarray:
         """Signed outputs."""
         return self.Z @ self.end_to_end(theta)
 
+    @check.in_range
     def pullback(self, theta: np.ndarray, p: np.ndarray) -> np.ndarray:
         """The combination ``sum_i p_i grad q_i``: outer products of what comes from above and from below."""
         layers = self.layers(theta)
-        below = [p @ self.Z]
+        below = [_weights(self, p) @ self.Z]
         for W in layers[:-1]:
             below.append(W @ below[-1])
         above, grads = np.ones(1), []
@@ -227,18 +232,21 @@ class Diagonal:
         """Number of parameters."""
         return 2 * self.Z.shape[1]
 
+    @check.in_range
     def end_to_end(self, theta: np.ndarray) -> np.ndarray:
         """The predictor ``w``."""
         u, v = np.split(_flat(self, theta), 2)
         return u**self.depth - v**self.depth
 
+    @check.in_range
     def q(self, theta: np.ndarray) -> np.ndarray:
         """Signed outputs."""
         return self.Z @ self.end_to_end(theta)
 
+    @check.in_range
     def pullback(self, theta: np.ndarray, p: np.ndarray) -> np.ndarray:
         """The combination ``sum_i p_i grad q_i``."""
-        theta, c = _flat(self, theta), p @ self.Z
+        theta, c = _flat(self, theta), _weights(self, p) @ self.Z
         return self.depth * theta ** (self.depth - 1) * np.r_[c, -c]
 
 
@@ -292,27 +300,36 @@ class ReLU:
         theta = _flat(self, theta)
         return theta[: -self.width].reshape(self.width, -1), theta[-self.width :]
 
+    @check.in_range
     def q(self, theta: np.ndarray) -> np.ndarray:
         """Signed outputs."""
         W, a = self.layers(theta)
         return self.y * (np.maximum(self.X @ W.T, 0) @ a)
 
+    @check.in_range
     def pullback(self, theta: np.ndarray, p: np.ndarray) -> np.ndarray:
         """The combination ``sum_i p_i grad q_i``."""
         W, a = self.layers(theta)
-        h, c = self.X @ W.T, p * self.y
+        h, c = self.X @ W.T, _weights(self, p) * self.y
         on = h > self.X.shape[1] * np.finfo(float).eps * (np.abs(self.X) @ np.abs(W).T)
         return np.r_[(a[:, None] * ((on * c[:, None]).T @ self.X)).ravel(), c @ np.maximum(h, 0)]
 
 
-def _parameters(net: Network, theta: ArrayLike) -> np.ndarray:
+def _weights(net: Network, p: ArrayLike) -> np.ndarray:
+    """One weight an example."""
+    quick = type(p) is np.ndarray and p.dtype == np.float64 and p.shape == net.y.shape
+    return p if quick and np.isfinite(p).all() else check.vector("p", p, size=len(net.y))
+
+
+def _parameters(net: Network, theta: ArrayLike, name: str = "theta") -> np.ndarray:
     check.instance("net", net, Network)
-    theta = check.vector("theta", theta, size=net.size)
+    theta = check.vector(name, theta, size=net.size)
     if not theta.any():
-        raise ValueError("theta is zero: expected parameters that are not all zero")
+        raise ValueError(f"{name} is zero: expected parameters that are not all zero")
     return theta
 
 
+@check.in_range
 def log_inverse_loss(net: Network, theta: ArrayLike) -> float:
     r"""The quantity :math:`\log(1/L) = -\log\sum_ie^{-q_i(\theta)}`, without overflow.
 
@@ -341,6 +358,7 @@ def log_inverse_loss(net: Network, theta: ArrayLike) -> float:
     return -float(logsumexp(-net.q(theta)))
 
 
+@check.in_range
 def smoothed_margin(net: Network, theta: ArrayLike) -> float:
     r"""The smoothed margin, which gradient flow never decreases.
 
@@ -395,6 +413,7 @@ def smoothed_margin(net: Network, theta: ArrayLike) -> float:
     return log_inverse_loss(net, theta) / float(np.linalg.norm(theta)) ** net.degree
 
 
+@check.in_range
 def normalized_margin(net: Network, theta: ArrayLike) -> float:
     r"""The margin :math:`\bar\gamma = \min_iq_i(\theta)/\|\theta\|^{\mathcal L}`, a function of the direction.
 
@@ -423,6 +442,7 @@ def normalized_margin(net: Network, theta: ArrayLike) -> float:
 
 
 @in_any_order("tau")
+@check.in_range
 def gradient_flow(net: Network, theta0: ArrayLike, tau: ArrayLike, h: float | None = None) -> np.ndarray:
     r"""The path of gradient flow on :math:`L = \sum_ie^{-q_i}`, in a time that reaches tiny losses.
 
@@ -480,7 +500,7 @@ def gradient_flow(net: Network, theta0: ArrayLike, tau: ArrayLike, h: float | No
     >>> round(normalized_margin(net, path[-1]), 9), round(2**0.5, 9)
     (1.414213562, 1.414213562)
     """
-    theta0, tau = _parameters(net, theta0), increasing_times("tau", tau)
+    theta0, tau = _parameters(net, theta0, "theta0"), increasing_times("tau", tau)
     h = None if h is None else check.number("h", h, above=0)
     base, each = _MOST_CALLS
 
@@ -586,6 +606,7 @@ def layer_imbalance(layers: Sequence[ArrayLike]) -> list[np.ndarray]:
     return [V.T @ V - W @ W.T for W, V in pairwise(matrices)]
 
 
+@check.in_range
 def neuron_imbalance(W: ArrayLike, a: ArrayLike) -> np.ndarray:
     r"""The differences :math:`\|w_k\|^2-a_k^2`, which gradient flow of a two-layer (leaky) ReLU network conserves.
 
@@ -685,6 +706,7 @@ def alignment(layers: Sequence[ArrayLike]) -> Alignment:
     return Alignment(ratio, overlap, np.array([np.linalg.norm(W) for W in matrices]))
 
 
+@check.in_range
 def deep_linear_margin(X: ArrayLike, y: ArrayLike, depth: int) -> float:
     r"""The largest normalised margin of a linear network of this depth: :math:`\gamma^*_2\,L^{-L/2}`.
 
@@ -745,6 +767,7 @@ class KKT:
     __repr__ = brief
 
 
+@check.in_range
 def kkt_residual(net: Network, theta: ArrayLike) -> KKT:
     r"""Distance of the direction of ``theta`` from the optimality conditions of the largest margin.
 
@@ -802,6 +825,7 @@ def kkt_residual(net: Network, theta: ArrayLike) -> KKT:
     return KKT(stationarity, float(share @ slack), share * size**2)
 
 
+@check.in_range
 def relu_margin_bound(X: ArrayLike, y: ArrayLike, p: ArrayLike) -> float:
     r"""An upper bound, from any weights ``p``, on the margin of every two-layer ReLU network on the plane.
 

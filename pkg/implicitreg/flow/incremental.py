@@ -12,6 +12,7 @@ set by the inner product of the weight's column with the residual, not by the we
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -62,6 +63,7 @@ def _log_odds(log_share: float) -> float:
     return float(log_share - np.log(-np.expm1(log_share)))
 
 
+@_validate.in_range
 def activation_time(target: float, alpha: float, depth: int = 2, fraction: float = 0.5) -> float:
     r"""The time at which a lone weight of a network of depth 1 to 4 reaches a fraction of its target.
 
@@ -124,6 +126,7 @@ def activation_time(target: float, alpha: float, depth: int = 2, fraction: float
     return float(_clock(stop, target, depth) - _clock(start, target, depth))
 
 
+@_validate.in_range
 def toy_path(t: Sequence[float] | np.ndarray, target: float, alpha: float, depth: int = 2) -> np.ndarray:
     r"""A lone weight of a network of depth 1 to 4, in closed form, at the times ``t``.
 
@@ -188,6 +191,7 @@ def _odds_after(t: np.ndarray, target: float, depth: int, start: float) -> np.nd
     )
 
 
+@_validate.in_range
 def depth_separation(
     sigma1: float, sigma2: float, depth: int, learned: float = 0.75, unlearned: float = 0.25
 ) -> float:  # fmt: skip
@@ -306,7 +310,10 @@ def first_activation_time(X: ArrayLike, y: ArrayLike, alpha: float) -> float:
     """
     X, y = _validate.data(X, y)
     alpha = _validate.number("alpha", alpha, above=0, below=1)
-    rate = float(np.abs(X.T @ y).max())
+    with np.errstate(over="ignore", invalid="ignore"):
+        rate = float(np.abs(X.T @ y).max())
+    if not np.isfinite(rate):
+        raise ValueError(f"X, y up to {np.abs(X).max():.3g}, {np.abs(y).max():.3g}: float64 does not hold X'y")
     return -2 * float(np.log(alpha)) / (4 * rate) if rate > 0 else float("inf")
 
 
@@ -371,7 +378,7 @@ def thresholding_time(tau: float, alpha: float, depth: int = 2) -> float:
     Returns
     -------
     float
-        Time of the flow of :math:`\tfrac12\|y - Xw\|^2` (a sum, no 1/n).
+        Time of the flow of :math:`\tfrac12\|y - Xw\|^2` (a sum, no 1/n); infinite where float64 overflows.
 
     Raises
     ------
@@ -411,4 +418,4 @@ def thresholding_time(tau: float, alpha: float, depth: int = 2) -> float:
     if depth == 2:
         return -2 * float(np.log(alpha)) / (4 * tau)
     with np.errstate(over="ignore"):  # infinite where it overflows
-        return float(np.exp((2 - depth) * np.log(alpha) - np.log(depth * (depth - 2)) - np.log(tau)))
+        return float(np.exp((2 - depth) * np.log(alpha) - math.log(depth * (depth - 2)) - np.log(tau)))

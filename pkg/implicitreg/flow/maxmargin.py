@@ -123,6 +123,7 @@ def _integrate(
                               most=_MOST_CALLS, advice=_ADVICE)  # fmt: skip
 
 
+@V.in_range
 def gradient_flow(
     X: ArrayLike, y: ArrayLike, log_t: ArrayLike, loss: str = "exp", w0: ArrayLike | None = None
 ) -> np.ndarray:
@@ -278,6 +279,7 @@ def _max_entropy(B: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return q, p
 
 
+@V.in_range
 def asymptotics(X: ArrayLike, y: ArrayLike) -> Asymptotics:
     r"""How gradient flow on the exp or the logistic loss goes to infinity, for generic data.
 
@@ -435,7 +437,7 @@ def margin_gap_bound(margin: float, n: int, log_t: ArrayLike) -> np.ndarray:
     Returns
     -------
     ndarray (len,)
-        ``inf`` at the early times where nothing is claimed.
+        Infinite at the early times where nothing is claimed.
 
     Raises
     ------
@@ -467,6 +469,7 @@ def _steps(k: ArrayLike, low: int, high: int | None = None) -> list[int]:
     return [V.integer("k", j, low=low, high=high) for j in ([k] if np.ndim(k) == 0 else list(k))]
 
 
+@V.in_range
 def normalized_margin_gap_bound(margin: float, n: int, eta: float, k: ArrayLike) -> float | np.ndarray:
     r"""An upper bound on the margin that `normalized_gradient_descent` from 0 lacks after k steps.
 
@@ -516,6 +519,7 @@ def normalized_margin_gap_bound(margin: float, n: int, eta: float, k: ArrayLike)
     return bound if np.ndim(k) else float(bound[0])
 
 
+@V.in_range
 def momentum_margin_gap_bound(margin: float, n: int, radius: float, k: ArrayLike) -> float | np.ndarray:
     r"""An upper bound on the margin that `momentum_gradient_descent` from 0 lacks after k steps.
 
@@ -586,6 +590,7 @@ def _iterates(Z: np.ndarray, w: np.ndarray, k: ArrayLike, step: Callable[[int, n
     return np.array([path[j] for j in wanted]) if np.ndim(k) else path[last].copy()
 
 
+@V.in_range
 def gradient_descent(
     X: ArrayLike, y: ArrayLike, eta: float, k: ArrayLike, loss: str = "exp", w0: ArrayLike | None = None
 ) -> np.ndarray:
@@ -642,6 +647,7 @@ def gradient_descent(
     return _iterates(Z, _start(Z, w0), k, step)
 
 
+@V.in_range
 def normalized_gradient_descent(
     X: ArrayLike, y: ArrayLike, eta: float, k: ArrayLike, w0: ArrayLike | None = None
 ) -> np.ndarray:
@@ -690,6 +696,7 @@ def normalized_gradient_descent(
     return _iterates(Z, _start(Z, w0), k, lambda j, w: w + eta * (softmax(-(Z @ w)) @ Z))
 
 
+@V.in_range
 def momentum_gradient_descent(X: ArrayLike, y: ArrayLike, k: ArrayLike, w0: ArrayLike | None = None) -> np.ndarray:
     r"""Normalised gradient descent on the exp loss with momentum: Nesterov's acceleration of the dual problem.
 

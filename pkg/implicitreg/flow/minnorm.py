@@ -90,6 +90,7 @@ def _problem(X: ArrayLike, y: ArrayLike, w0: ArrayLike | None) -> tuple[np.ndarr
     return X, y, np.zeros(d) if w0 is None else _validate.vector("w0", w0, size=d)
 
 
+@_validate.in_range
 def limit(X: ArrayLike, y: ArrayLike, w0: ArrayLike | None = None) -> np.ndarray:
     r"""The point to which gradient flow, and every convergent gradient descent, goes from ``w0``.
 
@@ -154,6 +155,7 @@ def limit(X: ArrayLike, y: ArrayLike, w0: ArrayLike | None = None) -> np.ndarray
     return w0 + modes.combine(1 / modes.s)
 
 
+@_validate.in_range
 def gradient_flow(
     X: ArrayLike, y: ArrayLike, t: Sequence[float] | np.ndarray, w0: ArrayLike | None = None
 ) -> np.ndarray:
@@ -243,6 +245,7 @@ def _heavy_ball_progress(x: np.ndarray, momentum: float, k: int) -> np.ndarray:
     return -_power_minus_identity(E, k)[..., 0, 0]
 
 
+@_validate.in_range
 def gradient_descent(
     X: ArrayLike, y: ArrayLike, eta: float, k: int, w0: ArrayLike | None = None, momentum: float = 0.0
 ) -> np.ndarray:
@@ -285,9 +288,9 @@ def gradient_descent(
     -----
     The iteration converges from every ``w0`` and for every ``y`` if and only if
     :math:`0 < \eta < 2(1 + \beta)/s_{\max}^2`, and then to :func:`limit`, the same for every such ``eta`` and ``beta``.
-    A larger ``eta`` is no error: the formula is still what the iteration does, up to where numbers overflow (NumPy then
-    warns). The 2 x 2 recursion of each mode is raised to the power k by repeated squaring, so that double roots need
-    no special case.
+    A larger ``eta`` is no error: the formula is still what the iteration does, up to where numbers overflow, which
+    is an error. The 2 x 2 recursion of each mode is raised to the power k by repeated squaring, so that double roots
+    need no special case.
 
     References
     ----------
@@ -309,6 +312,7 @@ def gradient_descent(
     return w0 + modes.combine(_heavy_ball_progress(eta * modes.s * modes.s, momentum, k) / modes.s)
 
 
+@_validate.in_range
 def stochastic_gradient_descent(
     X: ArrayLike, y: ArrayLike, eta: float, indices: Sequence[int] | np.ndarray, w0: ArrayLike | None = None
 ) -> np.ndarray:
@@ -382,6 +386,7 @@ def _penalty_matrix(value: ArrayLike, d: int) -> np.ndarray:
     return Q
 
 
+@_validate.in_range
 def ridge(X: ArrayLike, y: ArrayLike, penalty: float | np.ndarray, w0: ArrayLike | None = None) -> np.ndarray:
     r"""Ridge regression, with a scalar or a quadratic penalty, around ``w0``.
 
@@ -435,7 +440,7 @@ def ridge(X: ArrayLike, y: ArrayLike, penalty: float | np.ndarray, w0: ArrayLike
     """
     X, y, w0 = _problem(X, y, w0)
     r = y - X @ w0
-    if np.asarray(penalty, dtype=object).ndim == 0:
+    if _validate.array("penalty", penalty).ndim == 0:
         penalty = _validate.number("penalty", penalty, above=0)
         modes = _modes(X, r)
         return w0 + modes.combine(1 / (modes.s + penalty / modes.s))
@@ -447,6 +452,7 @@ def ridge(X: ArrayLike, y: ArrayLike, penalty: float | np.ndarray, w0: ArrayLike
     return w0 + scipy.linalg.cho_solve(factor, X.T @ r)
 
 
+@_validate.in_range
 def early_stopping_penalty(X: ArrayLike, t: float) -> np.ndarray:
     r"""The quadratic penalty whose ridge solution *is* gradient flow stopped at time ``t``.
 
@@ -502,6 +508,7 @@ def early_stopping_penalty(X: ArrayLike, t: float) -> np.ndarray:
     return (Q + Q.T) / (2 * t)
 
 
+@_validate.in_range
 def preconditioned_limit(X: ArrayLike, y: ArrayLike, D: ArrayLike, w0: ArrayLike | None = None) -> np.ndarray:
     r"""The limit of preconditioned gradient descent :math:`w \leftarrow w + \eta DX^\top(y - Xw)`, D positive definite.
 
@@ -551,6 +558,7 @@ def preconditioned_limit(X: ArrayLike, y: ArrayLike, D: ArrayLike, w0: ArrayLike
     return w0 + G @ limit(X @ G, y - X @ w0)
 
 
+@_validate.in_range
 def step_sizes(X: ArrayLike) -> StepSizes:
     r"""The critical and the best step size of gradient descent on :math:`\tfrac12\|y - Xw\|^2`.
 

@@ -47,7 +47,7 @@ class Activation:
 
     def __post_init__(self) -> None:
         for name in ("value", "inverse", "derivative"):
-            _validate.function(name, getattr(self, name))
+            _validate.function(name, getattr(self, name), 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +100,7 @@ def leaky_relu(slope: float) -> Activation:
     )
 
 
+@_validate.in_range
 def limit(X: ArrayLike, y: ArrayLike, inverse: Elementwise, w0: ArrayLike | None = None) -> np.ndarray:
     r"""Where gradient flow of one neuron with a strictly monotone activation ends.
 
@@ -202,6 +203,7 @@ def contraction_rate(
     return float(np.min(slopes**2) * s[s > _cutoff(X) * s[0]].min() ** 2)
 
 
+@_validate.in_range
 def gradient_flow(
     X: ArrayLike, y: ArrayLike, t: ArrayLike, activation: Elementwise, derivative: Elementwise,
     w0: ArrayLike | None = None,
@@ -265,6 +267,7 @@ def gradient_flow(
     return w0 + _trajectory(rate, np.zeros(len(Vt)), t, 1e-13 * min(size, 1.0)) @ Vt / unit
 
 
+@_validate.in_range
 def relu_example(c: float) -> ReluExample:
     r"""Three points on which the limit of a ReLU neuron is not a function of its zero-loss set.
 
@@ -329,8 +332,11 @@ def _start(w0: ArrayLike | None, X: np.ndarray) -> np.ndarray:
 def _apply(name: str, function: Elementwise, u: np.ndarray) -> np.ndarray:
     if not callable(function):
         raise TypeError(f"{name} = {function!r}: expected a vectorised function")
+    _validate.function(name, function, 1)
     with np.errstate(all="ignore"):
-        v = np.asarray(function(u))
+        v = _validate.array(f"{name}(u)", function(u))
+    if v.dtype.kind not in "biuf":
+        raise TypeError(f"{name} gives the dtype {v.dtype}: expected a vectorised function of real numbers")
     if v.shape != u.shape:
         raise ValueError(f"{name} maps shape {u.shape} to {v.shape}: expected a vectorised function")
     return v

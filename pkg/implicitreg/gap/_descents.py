@@ -44,6 +44,9 @@ def _descend(
     for t in range(T):
         velocity = beta * velocity + gradient(t, thetas)
         thetas = thetas - velocity @ metric
+        if not np.isfinite(thetas).all():
+            size = np.abs(metric).max()
+            raise ValueError(f"eta of {size:g}: the iterates overflow by step {t + 1}; expected a smaller step")
         yield thetas
 
 

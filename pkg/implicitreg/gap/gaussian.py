@@ -74,6 +74,7 @@ class GaussianLinear:
         """Dimension of theta."""
         return self.theta_star.size
 
+    @_validate.in_range
     def risk(self, theta: ArrayLike) -> float:
         r"""The population loss :math:`R = \tfrac12(u^\top Cu + \sigma^2)`.
 
@@ -112,6 +113,7 @@ class GaussianLinear:
         """
         return self.C @ self._u(theta)
 
+    @_validate.in_range
     def Sigma(self, theta: ArrayLike) -> np.ndarray:
         r"""Covariance of one example's gradient, :math:`\Sigma = (u^\top Cu + \sigma^2)\,C + Cuu^\top C`, shape (d, d).
 
@@ -135,6 +137,7 @@ class GaussianLinear:
         u = self._u(theta)
         return self._residual_variance(u) * self.C + np.outer(self.C @ u, self.C @ u)
 
+    @_validate.in_range
     def trace(self, theta: ArrayLike) -> float:
         r"""The trace :math:`\mathrm{tr}\,\Sigma = (u^\top Cu + \sigma^2)\,\mathrm{tr}\,C + u^\top C^2u`.
 
@@ -157,6 +160,7 @@ class GaussianLinear:
         u = self._u(theta)
         return float(self._residual_variance(u) * np.trace(self.C) + np.sum((self.C @ u) ** 2))
 
+    @_validate.in_range
     def grad_trace(self, theta: ArrayLike) -> np.ndarray:
         r"""The gradient :math:`\partial\,\mathrm{tr}\,\Sigma = 2(\mathrm{tr}\,C\,I + C)\,Cu`, shape (d,).
 
@@ -177,6 +181,7 @@ class GaussianLinear:
         G = self.G(theta)
         return 2 * (np.trace(self.C) * G + self.C @ G)
 
+    @_validate.in_range
     def ridge(self, eta: float, *, N: int, K: int) -> np.ndarray:
         r"""The matrix M with which an epoch's drift acts as a ridge :math:`\tfrac12u^\top Mu` *centred at the teacher*.
 
@@ -215,6 +220,7 @@ class GaussianLinear:
         """
         return 2 * self._kappa(eta, N, K) * (np.trace(self.C) * self.C + self.C @ self.C)
 
+    @_validate.in_range
     def modified_risk(self, theta: ArrayLike, eta: float, *, N: int, K: int) -> float:
         r"""The risk that gradient descent must follow to imitate an epoch of SGD, in the mean and through eta².
 
@@ -247,6 +253,7 @@ class GaussianLinear:
         """
         return self.risk(theta) + self._kappa(eta, N, K) * self.trace(theta)
 
+    @_validate.in_range
     def drift(self, theta: ArrayLike, eta: float, *, N: int, K: int) -> np.ndarray:
         r"""Leading order of <GD - SGD> after an epoch: :math:`\frac{\eta^2K(K-1)}{4N}\,\partial\mathrm{tr}\Sigma`.
 
@@ -281,8 +288,10 @@ class GaussianLinear:
         >>> bool(np.allclose(law.drift([0.25, 0.4], 0.05, N=2, K=2), exact, rtol=1e-12, atol=0))
         True
         """
-        return _validate.number("eta", eta, above=0) * K * self._kappa(eta, N, K) * self.grad_trace(theta)
+        kappa = self._kappa(eta, N, K)
+        return float(eta) * K * kappa * self.grad_trace(theta)
 
+    @_validate.in_range
     def sgd_mean(self, theta: ArrayLike, eta: float, *, steps: int) -> np.ndarray:
         r"""Exact mean of SGD after some steps on fresh batches, :math:`\theta^* + (I - \eta C)^k u`, for every eta.
 
@@ -319,6 +328,7 @@ class GaussianLinear:
         contraction = np.eye(self.d) - eta * self.C
         return self.theta_star + np.linalg.matrix_power(contraction, _validate.integer("steps", steps, low=0)) @ u
 
+    @_validate.in_range
     def gd_mean(self, theta: ArrayLike, eta: float, *, N: int) -> np.ndarray:
         r"""Exact mean of *two* steps of gradient descent on N examples, for every eta.
 
@@ -354,9 +364,10 @@ class GaussianLinear:
         >>> GaussianLinear([[1.0]], [0.0], 0.0).gd_mean([1.0], 0.5, N=1)
         array([0.75])
         """
-        N = _validate.integer("N", N, low=1)
+        N, eta = _validate.integer("N", N, low=1), _validate.number("eta", eta, above=0)
         return self.sgd_mean(theta, eta, steps=2) + eta**2 / (2 * N) * self.grad_trace(theta)
 
+    @_validate.in_range
     def weight_decay(self, eta: float, *, N: int, K: int) -> float:
         r"""The lambda for which the drift is that of weight decay :math:`\tfrac\lambda2|\theta|^2`, if there is one.
 
@@ -416,6 +427,7 @@ class GaussianLinear:
         return eta * (K - 1) / (4 * N)
 
 
+@_validate.in_range
 def wishart_moments(d: int, N: int, order: int) -> np.ndarray:
     r"""Mean powers of a sample second moment: :math:`\mathrm E A^k = m_kI` for :math:`A = \frac1N\sum x_ix_i^\top`.
 

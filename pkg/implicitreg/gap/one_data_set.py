@@ -54,6 +54,7 @@ class TwoNumbers:
         return self.A
 
 
+@_validate.in_range
 def two_numbers(sampler: str, *, N: int, K: int, epochs: int = 1) -> TwoNumbers:
     r"""The two numbers of a sampler on a fixed data set: what it injects and what it keeps.
 
@@ -106,6 +107,7 @@ def two_numbers(sampler: str, *, N: int, K: int, epochs: int = 1) -> TwoNumbers:
     return TwoNumbers(D, 0.0 if sampler == "epochs" else D)
 
 
+@_validate.in_range
 def data_drift(problem: FiniteProblem, eta: float, *, K: int, epochs: int = 1, sampler: str = "epochs") -> np.ndarray:
     r"""GD minus the mean of a sampler on one fixed data set, to leading order.
 
@@ -200,6 +202,7 @@ def data_modified_gd(problem: FiniteProblem, eta: float, *, K: int, epochs: int 
     return np.concatenate([start, *_descend(eta * np.eye(problem.d), gradient, start, T, 0.0)])
 
 
+@_validate.in_range
 def paths(problem: FiniteProblem, eta: float | ArrayLike, weights: ArrayLike, *, momentum: float = 0.0) -> np.ndarray:
     r"""SGD with prescribed weights: every sampler is a law of W, and this follows it.
 
@@ -335,7 +338,7 @@ def fixed_horizon(problem: FiniteProblem, tau: float | ArrayLike, *, v: float, a
         advice="earlier times (the flow may blow up or be stiff)",
     )  # fmt: skip
     ends = FixedHorizon(y[:, :d], y[:, d : 2 * d], y[:, 2 * d :].reshape(-1, d, d))
-    return ends if np.ndim(tau) else FixedHorizon(ends.theta[0], ends.m[0], ends.C[0])
+    return ends if _validate.array("tau", tau).ndim else FixedHorizon(ends.theta[0], ends.m[0], ends.C[0])
 
 
 def _grad_sample_trace(problem: FiniteProblem, theta: np.ndarray) -> np.ndarray:
@@ -382,7 +385,7 @@ def _data_set(problem: Any) -> FiniteProblem:
 
 
 def _times(tau: float | ArrayLike) -> np.ndarray:
-    if np.ndim(tau) == 0:
+    if _validate.array("tau", tau).ndim == 0:
         return np.array([_validate.number("tau", tau, above=0)])
     times = _validate.vector("tau", tau)
     if times[0] <= 0 or (np.diff(times) <= 0).any():

@@ -79,6 +79,7 @@ class GapAfter:
     test_gd: float
 
 
+@_validate.in_range
 def moments(problem: FiniteProblem, theta: ArrayLike | None = None) -> Moments:
     r"""Mean gradient and Hessian, gradient covariance, and the third moment that the formulas of this module need.
 
@@ -181,6 +182,7 @@ def batch_covariance(A: ArrayLike, B: ArrayLike, *, N: int | None = None) -> flo
     return overlap / (A.size * B.size) - (0.0 if limit is None else 1 / limit)
 
 
+@_validate.in_range
 def one_step(problem: FiniteProblem, eta: float, N: int) -> OneStepGap:
     r"""The mean change of the gap in one step of gradient descent on N fresh examples.
 
@@ -227,6 +229,7 @@ def one_step(problem: FiniteProblem, eta: float, N: int) -> OneStepGap:
     return OneStepGap(leading, _finite(eta, leading - eta * eta / (2 * N) * second))
 
 
+@_validate.in_range
 def all_orders(problem: FiniteProblem, eta: float, N: int) -> float:
     r"""The mean change of the gap in one step of any size, to leading order in 1/N.
 
@@ -258,6 +261,7 @@ def all_orders(problem: FiniteProblem, eta: float, N: int) -> float:
     return float(eta / N * p @ ((there - p @ there) * (here - p @ here)).sum(1))
 
 
+@_validate.in_range
 def many_steps(problem: FiniteProblem, eta: float, N: int, T: int) -> float:
     r"""The mean gap after T steps of gradient descent on one training set of N, to leading order in 1/N, for any eta.
 
@@ -323,6 +327,7 @@ def many_steps(problem: FiniteProblem, eta: float, N: int, T: int) -> float:
     return float(eta / N * p @ (spread * (g - p @ g)).sum(1))
 
 
+@_validate.in_range
 def gap_after(problem: FiniteProblem, eta: float, *, N: int, K: int) -> GapAfter:
     r"""Mean gap and test loss after K steps of SGD and of gradient descent, through eta².
 
@@ -394,6 +399,7 @@ def gap_after(problem: FiniteProblem, eta: float, *, N: int, K: int) -> GapAfter
     return GapAfter(*(_finite(eta, float(x)) for x in (sgd, gd, test, test_gd)))
 
 
+@_validate.in_range
 def variance(problem: FiniteProblem, N: int, M: float) -> float:
     r"""Variance of the change of the gap in one step over training and test sets, divided by eta², as eta → 0.
 
@@ -449,6 +455,7 @@ def variance(problem: FiniteProblem, N: int, M: float) -> float:
     return float(total + (mu4 - trace**2 - 2 * trace2) / N**3)
 
 
+@_validate.in_range
 def divergence(train: FiniteProblem, test: FiniteProblem, eta: float, N: int) -> float:
     r"""The mean change of the gap in one step, to first order in eta, when training and test distributions differ.
 

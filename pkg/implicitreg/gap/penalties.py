@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["barrett_dherin_penalty", "modified_gradient", "modified_loss", "roberts_penalty", "smith_penalty"]
 
 
+@_validate.in_range
 def smith_penalty(gradients: ArrayLike, eta: float) -> float:
     r"""What gradient flow must add to follow the mean of a shuffled epoch: :math:`\frac\eta{4K}\sum_k|\partial L_k|^2`.
 
@@ -49,6 +50,7 @@ def smith_penalty(gradients: ArrayLike, eta: float) -> float:
     return _validate.number("eta", eta, above=0) / 4 * float(np.mean(np.sum(g**2, axis=1)))
 
 
+@_validate.in_range
 def barrett_dherin_penalty(gradients: ArrayLike, eta: float) -> float:
     r"""What gradient flow must add to follow GD: :math:`\frac\eta4|\partial L|^2`.
 
@@ -77,6 +79,7 @@ def barrett_dherin_penalty(gradients: ArrayLike, eta: float) -> float:
     return _validate.number("eta", eta, above=0) / 4 * float(np.sum(g.mean(axis=0) ** 2))
 
 
+@_validate.in_range
 def roberts_penalty(gradients: ArrayLike, eta: float, *, batch_size: int) -> float:
     r"""What GD must add to follow the mean of a shuffled epoch: :math:`\frac\eta4(\frac1n - \frac1N)\,\mathrm{tr}\,S`.
 
@@ -205,7 +208,7 @@ def _strength(eta: float, N: int, n: int) -> float:
     """(eta/4)(1/n − 1/N)."""
     eta = _validate.number("eta", eta, above=0)
     if N < 2:
-        raise ValueError(f"{N} example: expected at least two, for a sample covariance")
+        raise ValueError(f"gradients of {N} example: expected at least two, for a sample covariance")
     n = _validate.integer("batch_size", n, low=1, high=N)
     if N % n:
         raise ValueError(f"batch_size = {n}: expected a divisor of the {N} examples")

@@ -62,6 +62,7 @@ class LowRank:
             raise ValueError(f"g has shape {tuple(g.shape)}: expected (..., {self.V.shape[1]})")
         if g.dtype != self.V.dtype:
             raise TypeError(f"g has dtype {g.dtype}: expected {self.V.dtype}")
+        _validate.tensor("g", g)
         return g - (g @ self.V.T * self.shrink) @ self.V
 
     def dense(self) -> torch.Tensor:
@@ -197,7 +198,13 @@ class InverseCovariance(torch.optim.Optimizer):
     ) -> None:
         lr, rho = _validate.number("lr", lr, above=0), _validate.number("rho", rho, above=0)
         rank, power = _validate.integer("rank", rank, low=0), _validate.number("power", power, above=0)
-        super().__init__(_validate.items("params", params), {"lr": lr, "rank": rank, "rho": rho, "power": power})
+        params = _validate.items("params", params)
+        for k, parameter in enumerate(params):
+            if not (isinstance(parameter, dict) and "params" in parameter):  # else a group, as torch has it
+                _validate.instance(f"params[{k}]", parameter, torch.Tensor)
+        if len({id(parameter) for parameter in params}) < len(params):
+            raise ValueError("params holds a parameter twice: expected each once")
+        super().__init__(params, {"lr": lr, "rank": rank, "rho": rho, "power": power})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Accept the first group only: P mixes all parameters, and two groups would be two optimizers."""
@@ -266,13 +273,14 @@ class InverseCovariance(torch.optim.Optimizer):
 
 
 def _rows(rows: Any) -> torch.Tensor:
-    if not isinstance(rows, torch.Tensor) or not rows.is_floating_point():
+    if not isinstance(rows, torch.Tensor) or rows.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"rows = {type(rows).__name__}: expected a real floating-point tensor (m, p)")
     if rows.ndim != 2 or rows.shape[0] < 2 or rows.shape[1] < 1:
         raise ValueError(f"rows has shape {tuple(rows.shape)}: expected (m, p) with two rows or more")
-    if not torch.isfinite(rows).all():
-        raise ValueError("rows has an entry that is not finite: expected finite gradients")
-    return rows.detach()
+    rows = _validate.tensor("rows", rows.detach())
+    if float(rows.abs().max()) > torch.finfo(rows.dtype).max ** 0.5 / rows.numel():
+        raise ValueError(f"rows up to {float(rows.abs().max()):.3g}: expected numbers whose squares {rows.dtype} holds")
+    return rows
 
 
 def _floor(rows: torch.Tensor, leading: float) -> float:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from implicitreg import _validate
@@ -24,6 +23,7 @@ MAX_UPDATES = 2_000_000  # training sets times steps in modified_gd: about a min
 MAX_STEPS = 10_000_000  # the sums over steps stay below a second
 
 
+@_validate.in_range
 def drift(
     problem: FiniteProblem, eta: float | ArrayLike, *, N: int, K: int, epochs: int = 1, momentum: float = 0.0,
     reshuffle: bool = True,
@@ -91,10 +91,11 @@ def drift(
     T = K * _validate.integer("epochs", epochs, low=1)
     if T > MAX_STEPS:
         raise ValueError(f"epochs = {epochs} of K = {K} steps: expected at most {MAX_STEPS:,} steps")
-    W = _epoch_weight(K, T, _momentum(momentum), _flag("reshuffle", reshuffle))
+    W = _epoch_weight(K, T, _momentum(momentum), _validate.flag("reshuffle", reshuffle))
     return W / (2 * N) * _grad_trace(problem, metric)[0] @ metric
 
 
+@_validate.in_range
 def schedule_drift(
     problem: FiniteProblem, etas: ArrayLike, batches: Sequence[ArrayLike], N: int, *, momentum: float = 0.0
 ) -> np.ndarray:
@@ -142,6 +143,7 @@ def schedule_drift(
     return pair_sum(etas, batches, N, momentum=momentum) / 2 * _grad_trace(problem, np.eye(problem.d))[0]
 
 
+@_validate.in_range
 def pair_sum(etas: ArrayLike, batches: Sequence[ArrayLike], N: int, *, momentum: float = 0.0) -> float:
     r"""The sum over pairs of steps that multiplies :math:`\frac12\,\partial\,\mathrm{tr}\,\Sigma` in the drift.
 
@@ -320,7 +322,7 @@ def _influence(etas: np.ndarray, beta: float) -> np.ndarray:
 def _shares(batches: Sequence[ArrayLike], N: int) -> np.ndarray:
     """The share in every batch, (T, …), of every point that is in one."""
     rows = []
-    for k, batch in enumerate(batches):
+    for k, batch in enumerate(_validate.items("batches", batches)):
         points = _validate.array(f"batches[{k}]", batch)
         if points.ndim != 1 or points.size == 0:
             raise ValueError(f"batches[{k}] has shape {points.shape}: expected a non-empty list of points")
@@ -352,9 +354,3 @@ def _averages(problem: FiniteProblem, thetas: np.ndarray, shares: np.ndarray, ch
     covariance = (chance[:, None] * (thetas - mean)).T @ (thetas - mean)
     test, train = chance @ (values @ problem.probabilities), chance @ (shares * values).sum(axis=1)
     return ExactRun(mean, covariance, float(test), float(train))
-
-
-def _flag(name: str, value: Any) -> bool:
-    if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} = {value!r}: expected True or False")
-    return bool(value)

@@ -96,7 +96,7 @@ def entered(
     model: Any, loss: Any, inputs: Any, targets: Any, *, least: int = 2, verify: Any = True
 ) -> Iterator[Sample]:
     """The checked sample, with gradients on; the model and the generators are left as they were."""
-    if verify not in (True, False, "full"):
+    if not isinstance(verify, bool) and not (isinstance(verify, str) and verify == "full"):
         raise ValueError(f"verify = {verify!r}: expected True, False or 'full'")
     sample = given(model, loss, inputs, targets, least=least)
     data = sample.inputs, sample.targets

@@ -61,7 +61,7 @@ def from_gram(K: Any) -> GramMoments:
     Returns
     -------
     GramMoments
-        In the dtype and on the device of a tensor ``K``, otherwise float64; computed in float64.
+        In the dtype and on the device of a tensor ``K``, otherwise float64; computed in float64. ``r_eff`` may be NaN.
 
     Raises
     ------
@@ -144,7 +144,11 @@ def two_halves(g_B: Tensor, g_C: Tensor, n: int) -> Tensor:
             raise ValueError(f"{name} has shape {tuple(g.shape)}: expected a finite vector as long as the other's")
     if _validate.integer("n", n, low=2) % 2:
         raise ValueError(f"n = {n}: expected an even number, half of it in each batch")
-    return n / 4 * ((g_B - g_C) ** 2).sum()
+    trace = n / 4 * ((g_B - g_C) ** 2).sum()
+    if not torch.isfinite(trace):
+        far = float((g_B - g_C).abs().max())
+        raise ValueError(f"g_B and g_C differ by {far:.3g}: expected a square that {g_B.dtype} holds")
+    return trace
 
 
 def _centred(K: Tensor) -> tuple[Tensor, Tensor]:
@@ -168,6 +172,9 @@ def _gram_matrix(K: Any) -> tuple[Tensor, torch.dtype]:
         raise ValueError(f"K has shape {tuple(K.shape)}: expected (n, n) with n >= 4")
     if not torch.isfinite(K).all():
         raise ValueError("K has entries that are not finite: expected finite numbers")
+    K = K.detach()
+    if (top := float(K.abs().max())) > torch.finfo(K.dtype).max ** 0.25:
+        raise ValueError(f"K has entries up to {top:.3g}: expected numbers whose squares {K.dtype} holds")
     asymmetry = float((K - K.T).abs().max())
     if asymmetry > torch.finfo(K.dtype).eps ** 0.5 * float(K.abs().max()):
         raise ValueError(f"K differs from its transpose by {asymmetry:.1e}: expected a symmetric matrix")

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from implicitreg import _validate
 from implicitreg._failures import explained
 from implicitreg.gradstats._copy import copied
 from implicitreg.gradstats._sample import Loss, Sample, check_finite, entered
@@ -80,6 +81,7 @@ def _alone(model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor, *, lea
 
 def gradients(sample: Sample) -> Tensor:
     """The gradient of every example, by a backward pass each: (n, p)."""
+    _validate.instance("sample", sample, Sample)
     rows = torch.stack([_gradient(sample, i).detach() for i in range(sample.n)])
     check_finite("the gradient", rows, sample.numbers)
     return rows
@@ -87,6 +89,9 @@ def gradients(sample: Sample) -> Tensor:
 
 def hessian_product(sample: Sample, i: int, v: Tensor) -> Tensor:
     """h_i v, the gradient of g_i . v: (p,)."""
+    i = _validate.integer("i", i, low=0, high=_validate.instance("sample", sample, Sample).n - 1)
+    if _validate.tensor("v", v).shape != (sample.p,) or v.dtype != sample.dtype:
+        raise ValueError(f"v has shape {tuple(v.shape)} and dtype {v.dtype}: expected ({sample.p},) of {sample.dtype}")
     g = _gradient(sample, i, create_graph=True)
     if not g.requires_grad:  # a linear loss
         return torch.zeros_like(v)

@@ -7,8 +7,10 @@ from implicitreg import _validate
 from numpy.typing import ArrayLike
 
 MAX_NUMBERS = 10**9  # in what is drawn at once: 8 GB
+MAX_ROWS = 30_000  # of a covariance matrix
 
 
+@_validate.in_range
 def centre(epsilon: ArrayLike, ghost: int | None = None) -> np.ndarray:
     r"""Noise less its mean, over the whole last axis or within each of its blocks ("ghosts") of ``ghost`` entries.
 
@@ -36,10 +38,7 @@ def centre(epsilon: ArrayLike, ghost: int | None = None) -> np.ndarray:
     >>> print(centre([1.0, 3.0, 0.0, 4.0]), centre([1.0, 3.0, 0.0, 4.0], ghost=2))
     [-1.  1. -2.  2.] [-1.  1. -2.  2.]
     """
-    epsilon = _validate.array("epsilon", epsilon)
-    if epsilon.dtype.kind not in "iuf":
-        raise TypeError(f"epsilon has dtype {epsilon.dtype}: expected real numbers")
-    epsilon = epsilon.astype(np.float64)
+    epsilon = _validate._floats("epsilon", epsilon)
     if epsilon.ndim == 0 or epsilon.shape[-1] == 0:
         raise ValueError(f"epsilon has shape {epsilon.shape}: expected at least one entry along the last axis")
     blocks = epsilon.reshape(*epsilon.shape[:-1], -1, _ghost(ghost, epsilon.shape[-1]))
@@ -99,6 +98,7 @@ def compensation(kind: str, b: int, B: int, n: int | None = None, *, ghost: int 
     0.5
     """
     _validate.choice("kind", kind, ("cov", "fisher"))
+    n = n if n is None else _validate.integer("n", n, low=1)
     B = _validate.integer("B", B, low=1)
     b = _validate.integer("b", b, low=1, high=B)
     if kind == "cov":
@@ -167,6 +167,7 @@ def minibatch_covariance(
     """
     s2 = _validate.number("s2", s2, low=0)
     n, B, m = _sizes(n, B, centred, replacement, ghost)
+    _validate.integer("n", n, high=MAX_ROWS)
     tau = s2 * B * (1 - 1 / m) if centred else s2 * B
     omega = -tau if centred else 0.0
     I, P = np.eye(n), np.full((n, n), 1 / n)
@@ -246,6 +247,7 @@ def _ghost(ghost: int | None, B: int) -> int:
 
 
 def _sizes(n: int, B: int, centred: bool, replacement: bool, ghost: int | None) -> tuple[int, int, int]:
+    centred, replacement = _validate.flag("centred", centred), _validate.flag("replacement", replacement)
     n = _validate.integer("n", n, low=1)
     B = _validate.integer("B", B, low=1, high=None if replacement else n)
     if ghost is not None and not centred:

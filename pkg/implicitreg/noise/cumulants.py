@@ -38,6 +38,7 @@ class Cumulants:
         return self.fourth / self.second**2 if self.second > 0 else math.nan
 
 
+@_validate.in_range_or_infinite
 def cumulants(kind: str, values: ArrayLike, b: int, *, B: int | None = None) -> Cumulants:
     r"""Cumulants of the gradient noise in a direction.
 
@@ -98,6 +99,7 @@ def cumulants(kind: str, values: ArrayLike, b: int, *, B: int | None = None) -> 
     return Cumulants(float(second), float(_third(kind, n, b) * (a**3).sum()), float(_fourth(kind, a, b, B)))
 
 
+@_validate.in_range
 def third_cumulant(kind: str, G: ArrayLike, b: int, *, B: int | None = None) -> np.ndarray:
     r"""The third cumulant of the gradient noise, a symmetric tensor.
 

@@ -57,6 +57,7 @@ class EscapeTimes:
         return self.mean / math.sqrt(self.escaped.sum()) if self.escaped.any() else math.inf
 
 
+@_validate.in_range_or_infinite
 def exponent(slope: ArrayLike, noise: Noise, start: float, saddle: float, eta: float, *, sigma: float = 1.0) -> float:
     r"""The leading logarithm of the mean number of steps from a minimum over a saddle.
 
@@ -112,6 +113,7 @@ def exponent(slope: ArrayLike, noise: Noise, start: float, saddle: float, eta: f
     return float(b / eta * weights @ s)
 
 
+@_validate.in_range_or_infinite
 def skewness_correction(
     slope: ArrayLike, noise: Noise, start: float, saddle: float, eta: float, *, sigma: float = 1.0
 ) -> float:
@@ -180,7 +182,7 @@ def times(
     (True, True)
     """
     polynomial, _, _, _, sigma = _arguments(slope, noise, sigma)
-    eta = _validate.number("eta", eta, above=0)
+    eta = _validate.number("eta", eta, low=float(np.finfo(float).tiny))
     start, out = _validate.number("start", start), _validate.number("out", out)
     if out == start:
         raise ValueError(f"out = {out}: expected a point off the start")

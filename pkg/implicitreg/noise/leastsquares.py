@@ -77,6 +77,7 @@ class LeastSquares:
     residuals: np.ndarray = field(init=False, repr=False)
     __repr__ = brief
 
+    @_validate.in_range
     def __post_init__(self) -> None:
         x = _validate.matrix("x", self.x)
         y = _validate.vector("y", self.y, size=len(x))
@@ -86,6 +87,9 @@ class LeastSquares:
         root = np.sqrt(p)
         theta = np.linalg.lstsq(root[:, None] * x, root * y, rcond=_TINY)[0]
         values = (x, y, p, (p * x.T) @ x, theta, y - x @ theta)
+        if not all(np.isfinite(value).all() for value in values):
+            sizes = f"{np.abs(x).max():.3g}, {np.abs(y).max():.3g}"
+            raise ValueError(f"x, y up to {sizes}: expected numbers with squares that float64 holds")
         for name, value in zip(self.__dataclass_fields__, values, strict=True):
             value.setflags(write=False)
             object.__setattr__(self, name, value)
@@ -95,6 +99,7 @@ class LeastSquares:
         """The smallest population loss."""
         return float(self.probabilities @ self.residuals**2 / 2)
 
+    @_validate.in_range
     def loss(self, theta: ArrayLike) -> float:
         r"""The population loss :math:`\frac12\mathbb E\,(x^\top\theta - y)^2`.
 
@@ -145,6 +150,7 @@ class Constants:
     mu: float
     d: int
 
+    @_validate.in_range
     def R2_weights(self, q: float, r: float) -> float:
         r""":math:`R^2_{q,r}` with :math:`\mathbb E A^2 \preceq R^2_{q,r}\Sigma` for :math:`A = \sum_k w_kx_kx_k^\top`.
 
@@ -156,9 +162,11 @@ class Constants:
         >>> constants(LeastSquares([[2.0]], [0.0], [1.0])).R2_weights(0.5, 1)  # |x|² = 4
         4.0
         """
+        q, r = _validate.number("q", q, low=0), _validate.number("r", r)
         return q * self.R2 + (r - q) * (self.lam if r >= q else self.mu)
 
 
+@_validate.in_range
 def weight_moments(covariance: ArrayLike) -> tuple[float, float]:
     r"""q and r of B weights of mean 1/B and the given covariance.
 
@@ -190,6 +198,7 @@ def weight_moments(covariance: ArrayLike) -> tuple[float, float]:
     return float(1 / len(V) + np.trace(V)), float(1 + V.sum())
 
 
+@_validate.in_range
 def run(law: LeastSquares, q: float, r: float, eta: float, steps: int, theta0: ArrayLike) -> SecondMoments:
     r"""Exact mean, second moment and excess losses after some steps, at any step size.
 
@@ -259,6 +268,7 @@ def run(law: LeastSquares, q: float, r: float, eta: float, steps: int, theta0: A
     return _second_moments(Sigma, noise, eta, steps, theta0 - law.theta_star)
 
 
+@_validate.in_range
 def run_fixed(
     x: ArrayLike, y: ArrayLike, covariance: ArrayLike, eta: float, steps: int, theta0: ArrayLike
 ) -> SecondMoments:
@@ -365,6 +375,7 @@ def constants(law: LeastSquares) -> Constants:
     return Constants(largest(squares), largest(law.residuals**2), float(s[0]), float(s[-1]), s.size)
 
 
+@_validate.in_range
 def bound(
     law: LeastSquares, q: float, r: float, eta: float, steps: int, theta0: ArrayLike, *, well_specified: bool = False
 ) -> float:
@@ -418,6 +429,7 @@ def bound(
     >>> print(run(law, 1, 1, 1.0, 3, [0.0]).averaged_excess, bound(law, 1, 1, 1.0, 3, [0.0]))
     0.09375 0.25
     """
+    well_specified = _validate.flag("well_specified", well_specified)
     law, q, r, eta, steps, theta0 = _arguments(law, q, r, eta, steps, theta0)
     at, N = constants(law), steps + 1
     R2 = at.R2_weights(q, r)

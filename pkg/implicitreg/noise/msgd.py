@@ -101,7 +101,7 @@ class Weights:
 
     def __post_init__(self) -> None:
         _validate.choice("kind", self.kind, [kind for kind in KINDS if kind not in LANGEVIN])
-        _validate.integer("seed", self.seed, low=0, high=2**64 - 1)
+        object.__setattr__(self, "seed", _validate.integer("seed", self.seed, low=0, high=2**64 - 1))
         _check_sizes(self.kind, self.n, self.b, self.B)
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
@@ -117,11 +117,12 @@ class Weights:
         index, w : Tensor (m,), Tensor (m,)
             int64 and float64, on the CPU; every example at most once. A Bernoulli batch can be empty.
         """
-        index, w = self.draw(_validate.integer("step", step, low=0))
+        index, w = self.draw(step)
         return torch.from_numpy(index), torch.from_numpy(w)
 
     def draw(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """The same as NumPy arrays."""
+        step = _validate.integer("step", step, low=0)
         if self.kind == "sgd_epochs":
             epoch, k = divmod(step, self.n // self.b)
             return _order(self.n, self.seed, epoch)[k * self.b :][: self.b].copy(), np.full(self.b, 1 / self.b)
@@ -249,6 +250,7 @@ def train(
     (2.0, [2.5, 0.5])
     """
     _validate.choice("kind", kind, KINDS)
+    seed = _validate.integer("seed", seed, low=0, high=2**64 - 1)
     n = _count(train)
     _check_sizes(kind, n, b, B)
     used = kind in (*MINIBATCH, "sparse_fisher", "sparse_cov")
@@ -306,6 +308,8 @@ def _diagonal(model: nn.Module, loss: Loss, x: Tensor, y: Tensor, verify: bool) 
 def _count(train: Any) -> int:
     if not isinstance(train, tuple | list) or len(train) != 2:
         raise TypeError(f"train is a {type(train).__name__}: expected a pair (inputs, targets)")
+    if not isinstance(train[0], Tensor | np.ndarray) or train[0].ndim == 0:
+        raise TypeError(f"inputs of train is a {type(train[0]).__name__}: expected an array or a tensor")
     return len(train[0])
 
 
@@ -325,7 +329,7 @@ def _check_sizes(kind: str, n: int, b: int, B: int | None) -> None:
 
 
 def _generator(seed: int, step: int, stream: int = 0) -> np.random.Generator:
-    return np.random.Generator(np.random.Philox(key=[seed, step], counter=[0, 0, 0, stream]))
+    return np.random.Generator(np.random.Philox(key=np.array([seed, step], dtype=np.uint64), counter=[0, 0, 0, stream]))
 
 
 @lru_cache(maxsize=16)

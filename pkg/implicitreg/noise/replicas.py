@@ -66,6 +66,16 @@ class Replica:
     data: int = 0
     start: int = 0
 
+    def __post_init__(self) -> None:
+        _validate.choice("kind", self.kind, msgd.KINDS)
+        _validate.integer("b", self.b, low=1)
+        _validate.number("eta", self.eta, above=0)
+        if self.B is not None:
+            _validate.integer("B", self.B, low=1)
+        _validate.integer("seed", self.seed, low=0, high=2**64 - 1)
+        for name in ("data", "start"):
+            _validate.integer(name, getattr(self, name), low=0)
+
 
 @dataclass(frozen=True, eq=False)
 class Curves:
@@ -316,7 +326,7 @@ def _weights(r: Replica, n: int) -> msgd.Weights:
 
 def _normal(seed: int, step: int, like: Tensor) -> Tensor:
     """The normal numbers of `msgd.train`."""
-    raw = np.random.Philox(key=[seed, step], counter=[0, 0, 0, 2]).random_raw()
+    raw = np.random.Philox(key=np.array([seed, step], dtype=np.uint64), counter=[0, 0, 0, 2]).random_raw()
     generator = torch.Generator(like.device).manual_seed(int(raw) >> 1)
     return torch.randn(like.shape, generator=generator, device=like.device, dtype=like.dtype)
 
@@ -368,6 +378,8 @@ def _check(
     like = next(starts[0].parameters())
     _data("", inputs, targets, widths[0], like)
     if test is not None:
+        if not isinstance(test, tuple | list) or len(test) != 2:
+            raise TypeError(f"test is a {type(test).__name__}: expected a pair (inputs, targets)")
         _data("test ", *test, widths[0], like)
         if len(test[0]) != len(inputs):
             raise ValueError(f"test has {len(test[0])} data sets: expected {len(inputs)}, one each")
@@ -376,13 +388,13 @@ def _check(
             raise TypeError(f"replicas[{k}] is a {type(r).__name__}: expected a Replica")
         _validate.integer(f"replicas[{k}].data", r.data, low=0, high=len(inputs) - 1)
         _validate.integer(f"replicas[{k}].start", r.start, low=0, high=len(starts) - 1)
-        _validate.number(f"replicas[{k}].eta", r.eta, above=0)
 
 
 def _data(name: str, inputs: Tensor, targets: Tensor, widths: list[int], like: Tensor) -> None:
     for what, tensor in ((f"{name}inputs", inputs), (f"{name}targets", targets)):
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{what} is a {type(tensor).__name__}: expected a tensor")
+        _validate.tensor(what, tensor)
     if inputs.ndim != 3 or inputs.shape[2] != widths[0] or inputs.numel() == 0:
         raise ValueError(f"{name}inputs has shape {tuple(inputs.shape)}: expected (D, n, {widths[0]})")
     if inputs.dtype != like.dtype or inputs.device != like.device:
@@ -402,7 +414,7 @@ def _data(name: str, inputs: Tensor, targets: Tensor, widths: list[int], like: T
 
 
 def _steps(at: Sequence[int], steps: int) -> list[int]:
-    at = [_validate.integer(f"at[{k}]", t, low=0, high=steps) for k, t in enumerate(at)]
+    at = [_validate.integer(f"at[{k}]", t, low=0, high=steps) for k, t in enumerate(_validate.items("at", at, least=0))]
     if any(s >= t for s, t in pairwise(at)):
         raise ValueError(f"at = {at}: expected increasing steps")
     return at

@@ -37,6 +37,7 @@ import numpy as np
 from implicitreg import _validate
 from implicitreg.noise._minibatch import (
     MAX_NUMBERS,
+    MAX_ROWS,
     centre,
     compensation,
     draw_minibatch,
@@ -118,6 +119,7 @@ def draw(
     return W[0] if size is None else W
 
 
+@_validate.in_range
 def covariance(kind: str, n: int, b: int, *, B: int | None = None) -> np.ndarray:
     r"""The exact covariance of the sampling vector, :math:`\operatorname{Var} W = \alpha I + \beta P`.
 
@@ -151,11 +153,12 @@ def covariance(kind: str, n: int, b: int, *, B: int | None = None) -> np.ndarray
     [[ 0.25 -0.25]
      [-0.25  0.25]]
     """
-    n, b, B = _checked_sizes(kind, n, b, B)
+    n, b, B = _checked_sizes(kind, _validate.integer("n", n, high=MAX_ROWS), b, B)
     alpha, beta = _coefficients(kind, n, b)
     return alpha * np.eye(n) + beta / n
 
 
+@_validate.in_range
 def gradient_covariance(kind: str, G: ArrayLike, b: int, *, B: int | None = None) -> np.ndarray:
     r"""The covariance of the noise of the gradient, without the (n, n) matrix in between.
 

@@ -85,16 +85,17 @@ def run(
     >>> model.weight.item(), h.train_loss.tolist()
     (3.0, [2.5, 1.0])
     """
-    timeout = _validate.number("timeout", timeout, above=0)
+    timeout, progress = _validate.number("timeout", timeout, above=0), _validate.flag("progress", progress)
+    settings = {} if settings is None else _validate.mapping("settings", settings)
     steps, eta = _validate.integer("steps", steps, low=1, high=MAX_STEPS), _validate.number("eta", eta, above=0)
     seed = _validate.integer("seed", seed, low=0, high=2**64 - 1)
     every = _every("evaluate_every", evaluate_every, -(-steps // 10))
     saving = _Saving(Path(checkpoint), _every("checkpoint_every", checkpoint_every, every)) if checkpoint else None
     if (weights is None) == (direction is None):
         raise TypeError("expected either weights or direction, and not both")
-    for name, function in (("weights", weights), ("direction", direction), ("loss", loss)):
+    for name, function, count in (("weights", weights, 1), ("direction", direction, 5), ("loss", loss, 2)):
         if function is not None:
-            _validate.function(name, function)
+            _validate.function(name, function, count)
     where = _processes.device(device)
     dtype = _checked(model, precision)
     _warn_of_batch_norm(model)
@@ -108,7 +109,7 @@ def run(
         if direction and processes.size > 1:
             raise ValueError(f"{processes.size} processes with direction: expected one, or weights")
         task.try_one(loss is None)
-        course = {**(settings or {}), "eta": eta, "seed": seed, "precision": precision or str(dtype)[6:],
+        course = {**settings, "eta": eta, "seed": seed, "precision": precision or str(dtype)[6:],
                   "loss": _name(task.loss)}  # fmt: skip
         shown = {**course, "schedule": _plain(schedule), "n": len(data), "steps": steps, "chunk": task.chunk,
                  "device": _words(where), "processes": processes.size}  # fmt: skip
@@ -168,7 +169,10 @@ class _Loop:
             if everything is not None:
                 task.direct(self.direction(task.model, task.loss, *everything, t))
             else:
-                self.sums[t - self.read] = task.weighted(*self.weights(t))
+                found = self.weights(t)
+                if not isinstance(found, tuple | list) or len(found) != 2:
+                    raise TypeError(f"weights({t}) is a {type(found).__name__}: expected a pair (indices, weights)")
+                self.sums[t - self.read] = task.weighted(*found)
         task.update(eta)
         if t + 1 - self.read == len(self.sums):
             self.check(t + 1)
@@ -282,7 +286,7 @@ def _checked(model: Any, precision: Any) -> torch.dtype:
     """The dtype of the parameters."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"model is a {type(model).__name__}: expected a torch.nn.Module")
-    if precision not in PRECISIONS:
+    if not (precision is None or isinstance(precision, str)) or precision not in PRECISIONS:
         raise ValueError(f"precision = {precision!r}: expected 'float32', 'float64', 'bfloat16' or None")
     dtypes = {p.dtype for p in model.parameters()}
     if not any(p.requires_grad for p in model.parameters()):
@@ -325,6 +329,7 @@ def _factor(schedule: Schedule | None) -> Callable[[int], float]:
     if schedule is None:
         return lambda step: 1.0
     if callable(schedule):
+        _validate.function("schedule", schedule, 1)
         return lambda step: _validate.number(f"schedule({step})", schedule(step), low=0)
     if not isinstance(schedule, Mapping):
         raise TypeError(f"schedule = {schedule!r}: expected a callable or a mapping step -> factor")

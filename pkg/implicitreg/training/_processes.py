@@ -9,6 +9,7 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+from implicitreg import _validate
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -60,6 +61,7 @@ def joined(device: torch.device, timeout: float) -> Processes:
 
 def device(name: str) -> torch.device:
     """``"auto"``, ``"cpu"`` or a CUDA device; among several processes of one machine, each takes its own."""
+    _validate.text("device", name)
     wanted = torch.device("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else _device(name)
     if wanted.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device = {name!r}: expected 'cpu' or 'auto', since torch sees no CUDA device")

@@ -169,7 +169,7 @@ def forked(device: torch.device) -> Iterator[list[torch.Generator]]:
 
 @lru_cache(maxsize=8)
 def _seeds(seed: int, rank: int, block: int) -> list[int]:
-    philox = np.random.Philox(key=[seed, block], counter=[0, 0, rank, MODEL])
+    philox = np.random.Philox(key=np.array([seed, block], dtype=np.uint64), counter=[0, 0, rank, MODEL])
     return (philox.random_raw(SEEDS) >> np.uint64(1)).tolist()
 
 

@@ -21,6 +21,7 @@ class Overfitting:
     gap: float
 
 
+@_validate.in_range
 def overfitting(C: ArrayLike, H: ArrayLike, eta: float | ArrayLike, T: int | None, N: int) -> Overfitting:
     r"""The mean rise of the test loss, and the mean gap, after T steps of gradient descent from a test minimum.
 
@@ -83,6 +84,7 @@ def overfitting(C: ArrayLike, H: ArrayLike, eta: float | ArrayLike, T: int | Non
     return result
 
 
+@_validate.in_range
 def worst_curvature(T: int, eta: float) -> float:
     r"""The curvature h at which T steps of gradient descent overfit most, for a fixed covariance C of the gradient.
 
@@ -133,7 +135,8 @@ def _modes(C: ArrayLike, H: ArrayLike, eta: float | ArrayLike) -> tuple[np.ndarr
     """C, the eigenvalues h of eta H, and P with P^T H P = diag(h) and P P^T = eta."""
     H = _spectra.symmetric("H", H, rank=2)
     d = len(H)
-    step = _validate.number("eta", eta, above=0) * np.eye(d) if np.ndim(eta) == 0 else _validate.spd("eta", eta, size=d)
+    scalar = _validate.array("eta", eta).ndim == 0
+    step = _validate.number("eta", eta, above=0) * np.eye(d) if scalar else _validate.spd("eta", eta, size=d)
     L = np.linalg.cholesky(step)
     _spectra.eigenbasis(H)  # refuses negative eigenvalues in the caller's units
     within = L.T @ H @ L

@@ -44,6 +44,7 @@ class Regularizer:
     __repr__ = brief
 
 
+@_validate.in_range
 def regularizer(problem: FiniteProblem, eta: float | ArrayLike, N: int, theta: ArrayLike | None = None) -> Regularizer:
     r"""The regularizer of the population, and its gradient.
 
@@ -92,7 +93,7 @@ def regularizer(problem: FiniteProblem, eta: float | ArrayLike, N: int, theta: A
     if not isinstance(problem, FiniteProblem):
         raise TypeError(f"problem = {problem!r}: expected a FiniteProblem")
     N, p = _validate.integer("N", N, low=1), problem.probabilities
-    if np.ndim(eta) == 0:
+    if _validate.array("eta", eta).ndim == 0:
         metric = _validate.number("eta", eta, above=0) * np.eye(problem.d)
     else:
         metric = _validate.spd("eta", eta, size=problem.d)

@@ -10,6 +10,7 @@ from implicitreg.problems import FiniteProblem
 __all__ = ["epoch_shift", "gd_minus_sgd"]
 
 
+@_validate.in_range
 def gd_minus_sgd(problem: FiniteProblem, T: int, N: int | None = None) -> np.ndarray:
     r"""Mean theta after T steps of gradient descent on N examples, minus that of SGD on T fresh ones, per eta².
 
@@ -58,6 +59,7 @@ def gd_minus_sgd(problem: FiniteProblem, T: int, N: int | None = None) -> np.nda
     return T * (T - 1) / (4 * N) * grad_trace
 
 
+@_validate.in_range
 def epoch_shift(problem: FiniteProblem, N: int, M: int) -> np.ndarray:
     r"""Mean theta after M epochs at step size :math:`\eta_0/M`, minus that after one at :math:`\eta_0`, per eta0².
 

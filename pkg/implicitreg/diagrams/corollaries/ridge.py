@@ -33,6 +33,7 @@ class RidgePath:
     __repr__ = brief
 
 
+@_validate.in_range
 def gap_penalty(C: ArrayLike, H: ArrayLike, lam: float, eta: float, T: int | None, N: int) -> GapPenalty:
     r"""The mean gap after T steps of gradient descent with the ridge term :math:`\tfrac\lambda2|\theta|^2`.
 
@@ -89,6 +90,7 @@ def gap_penalty(C: ArrayLike, H: ArrayLike, lam: float, eta: float, T: int | Non
     return GapPenalty(value, slope)
 
 
+@_validate.in_range
 def tune_ridge(
     C: ArrayLike, H: ArrayLike, minimum: ArrayLike, noise: ArrayLike, eta: float, T: int, N: int
 ) -> RidgePath:

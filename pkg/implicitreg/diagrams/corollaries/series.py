@@ -32,6 +32,7 @@ class _Contractions:
     SJ: float
 
 
+@_validate.in_range
 def sgd_series(problem: FiniteProblem, T: int) -> np.ndarray:
     r"""Taylor coefficients in eta of the mean test loss of SGD after T steps on T fresh examples, one a step.
 
@@ -81,6 +82,7 @@ def sgd_series(problem: FiniteProblem, T: int) -> np.ndarray:
     return np.array([at.loss, -T * at.GG, T * (T - 0.5) * at.GHG + T / 2 * at.CH, 0 - third])
 
 
+@_validate.in_range
 def ode_series(problem: FiniteProblem, T: int) -> np.ndarray:
     r"""Taylor coefficients in eta of the test loss of gradient flow :math:`\theta' = -\nabla\ell` at time eta T.
 
@@ -107,6 +109,7 @@ def ode_series(problem: FiniteProblem, T: int) -> np.ndarray:
     return np.array([at.loss, -T * at.GG, T**2 * at.GHG, 0 - T**3 * (2 * at.GHHG + at.JGGG) / 3])
 
 
+@_validate.in_range
 def sde_series(problem: FiniteProblem, T: int) -> np.ndarray:
     r"""Taylor coefficients in eta of the mean test loss of the stochastic differential equation of SGD at time eta T.
 

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 __all__ = ["skew_diagram", "skew_effect"]
 
 
+@_validate.in_range
 def skew_effect(H: ArrayLike, J: ArrayLike, S: ArrayLike, eta: float, s: float | None = None) -> float:
     r"""The part of the mean test loss that is linear in the third moment S of the noise, at time s = eta T.
 
@@ -73,6 +74,7 @@ def skew_effect(H: ArrayLike, J: ArrayLike, S: ArrayLike, eta: float, s: float |
     return float(eta**2 * (SJ * (h[:, None, None] * cloud / 2 - _settling(sigma, s) / 6)).sum())
 
 
+@_validate.in_range
 def skew_diagram(H: ArrayLike, J: ArrayLike, S: ArrayLike, eta: float, s: float | None = None) -> float:
     r"""The single diagram of three equal dots below the root, which the source takes for the effect of skewness.
 

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 __all__ = ["displacement", "velocity"]
 
 
+@_validate.in_range
 def displacement(C: ArrayLike, H: ArrayLike, J: ArrayLike, eta: float, T: int | None = None) -> np.ndarray:
     r"""The mean displacement of SGD from a minimum, from the one diagram in which two equal dots push a third.
 
@@ -70,6 +71,7 @@ def displacement(C: ArrayLike, H: ArrayLike, J: ArrayLike, eta: float, T: int | 
     return U @ (-(eta**3) / 2 * (drive * times).sum((0, 1)))
 
 
+@_validate.in_range
 def velocity(C: ArrayLike, H: ArrayLike, J: ArrayLike, eta: float, *, exact: bool = True) -> np.ndarray:
     r"""The mean displacement of SGD per step along the flat directions of H, once the cloud around them is stationary.
 
@@ -116,6 +118,7 @@ def velocity(C: ArrayLike, H: ArrayLike, J: ArrayLike, eta: float, *, exact: boo
     >>> print(v.round(12) + 0.0, 0.5**2 / (6 - 4 * 0.5))
     [0. 0. 0.0625] 0.0625
     """
+    exact = _validate.flag("exact", exact)
     h, U, drive = _minimum(C, H, J)
     eta = _spectra.stable_step(eta, h)
     flat = h == 0
