@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import count
 from typing import NamedTuple
 
@@ -20,6 +20,7 @@ PROVED = 1e-11  # residual, infeasibility and gap of a linear program, relative 
 CANCELS = 1e-2  # times as much of the terms on the left, which may cancel (all of them where the right is 0)
 STATIONARY = 1e-9  # gradient of non-negative least squares, relative to the norms that are multiplied in it
 LP = {"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10}
+ROUNDING = 4 * np.finfo(float).eps  # of the largest entry: less is taken for zero where scales are chosen
 WORK = 10**10  # steps times the numbers that one of them reads: a minute or two on one core
 
 Velocity = Callable[[float, np.ndarray], np.ndarray]
@@ -84,7 +85,8 @@ def linear_program(
 ) -> Optimum:  # fmt: skip
     """Minimise ``c x`` subject to ``A_ub x <= b_ub``, ``A_eq x = b_eq`` and ``x >= 0``, but for the first ``free`` x.
 
-    Rows and columns, b and c are scaled, and the answer is returned only if primal and dual prove each other optimal.
+    Rows and columns, b and c are scaled, and the answer is returned only if primal and dual prove each other optimal;
+    where they do not, other scales are tried.
     ``what`` names the data in the error; where no x is feasible it is `Infeasible`.
 
     >>> linear_program("A", np.ones(2), A_eq=np.array([[1e-200, 2e-200]]), b_eq=np.array([4e-200])).x
@@ -93,14 +95,29 @@ def linear_program(
     parts = [(A, b) for A, b in ((A_ub, b_ub), (A_eq, b_eq)) if A is not None]
     A, b = np.vstack([A for A, _ in parts]), np.concatenate([b for _, b in parts])
     n_ub = 0 if A_ub is None else len(A_ub)
-    row, column = _scales(np.block([[A, b[:, None]], [c, np.zeros(1)]]))
-    (row, gamma), (column, beta) = (row[:-1], row[-1]), (column[:-1], column[-1])
-    A, b, c = A / row[:, None] / column, b / row / beta, c / column / gamma
     lower = np.where(np.arange(c.size) < free, -np.inf, 0.0)
+    failures = []
+    for row, column in _scalings(np.block([[A, b[:, None]], [c, np.zeros(1)]])):
+        (row, gamma), (column, beta) = (row[:-1], row[-1]), (column[:-1], column[-1])
+        try:
+            x, m = _optimum(what, A / row[:, None] / column, b / row / beta, c / column / gamma, n_ub, lower)
+        except SolverError as failure:
+            failures.append(failure)
+        else:
+            m = gamma * m / row
+            return Optimum(beta * x / column, m[:n_ub], m[n_ub:])
+    raise failures[0]
+
+
+def _optimum(
+    what: str, A: np.ndarray, b: np.ndarray, c: np.ndarray, n_ub: int, lower: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The minimiser and the multipliers of a scaled program, which prove each other."""
+    free = int((lower < 0).sum())
     bounds = np.column_stack([lower, np.full(c.size, np.inf)])
     answer = linprog(c, A[:n_ub], b[:n_ub], A[n_ub:], b[n_ub:], bounds, method="highs", options=LP)
     if answer.status != 0:
-        refuse = Infeasible if answer.status == 2 else SolverError
+        refuse = Infeasible if "model_status is Infeasible" in answer.message else SolverError
         raise refuse(f"{what}: linear programming found no optimum ({answer.message.strip()})")
     m = np.concatenate([answer.ineqlin.marginals, answer.eqlin.marginals])
     x, m = _polished(A, b, c, n_ub, free, np.maximum(answer.x, lower), m)
@@ -108,17 +125,28 @@ def linear_program(
     if not off <= PROVED:
         raise SolverError(f"{what}: the optimum that linear programming found is off by {off:.1e}, relatively; "
                           "expected rows and columns of comparable sizes")  # fmt: skip
-    m = gamma * m / row
-    return Optimum(beta * x / column, m[:n_ub], m[n_ub:])
+    return x, m
+
+
+def _scalings(M: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Units of the rows and columns, one choice after another: by all entries, by the largest ones, none."""
+    yield _scales(M)
+    row = unit(M, axis=1)
+    yield row, unit(M / row[:, None], axis=0)
+    yield np.ones(len(M)), np.ones(M.shape[1])
 
 
 def _scales(M: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Powers of two for rows and columns by which M becomes, in the geometric mean of each one's entries, 1.
 
-    Curtis and Reid's least squares of logarithms, by coordinate descent.
+    Curtis and Reid's least squares of logarithms, by coordinate descent. A coefficient that is rounding beside the
+    largest ones of both its row and its column, those of the last row and column apart, has no say.
     """
-    there = M != 0
-    log = np.log2(np.abs(M), where=there, out=np.zeros_like(M))
+    size = np.abs(M)
+    there, A = size > 0, size[:-1, :-1]
+    rounding = ROUNDING * np.minimum(A.max(axis=1, keepdims=True), A.max(axis=0))
+    there[:-1, :-1] = A > rounding
+    log = np.log2(size, where=there, out=np.zeros_like(M))
     rows, columns = np.zeros(len(M)), np.zeros(M.shape[1])
     for _ in range(50):
         before = columns
@@ -148,14 +176,18 @@ def _off(A: np.ndarray, b: np.ndarray, c: np.ndarray, n_ub: int, free: int, x: n
     residual, reduced = A @ x - b, A.T @ m - c
     residual[:n_ub] = np.maximum(residual[:n_ub], 0)
     reduced[free:] = np.maximum(reduced[free:], 0)
-    size, cost = _terms(np.abs(b), np.abs(A) @ np.abs(x)), _terms(np.abs(c), np.abs(A).T @ np.abs(m))
+    size, cost = _terms(b, A, x), _terms(c, A.T, m)
     value = abs(c @ x - b @ m) / max(np.abs(c) @ np.abs(x) + np.abs(b) @ np.abs(m), np.finfo(float).tiny)
     signs = m[:n_ub].max(initial=0.0) / max(np.abs(m).max(), np.finfo(float).tiny)
     return max(_relative(residual, size), _relative(reduced, cost), float(signs), float(value))
 
 
-def _terms(right: np.ndarray, left: np.ndarray) -> np.ndarray:
-    return right + np.where(right > 0, CANCELS, 1.0) * left
+def _terms(right: np.ndarray, A: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """What an error in ``A v = right`` is measured against; beside 0, rounding of the largest term is no error."""
+    size, v = np.abs(A), np.abs(v)
+    right, left = np.abs(right), size @ v
+    rounding = ROUNDING / PROVED * size.max(axis=1, initial=0.0) * v.max(initial=0.0)
+    return np.where(right > 0, right + CANCELS * left, np.maximum(left, rounding))
 
 
 def _relative(error: np.ndarray, size: np.ndarray) -> float:

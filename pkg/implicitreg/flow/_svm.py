@@ -303,12 +303,19 @@ def support_frame(Z: np.ndarray, svm: HardMargin) -> tuple[np.ndarray, np.ndarra
     r"""The equation of the duals, free of scale: ``B' p = b`` for ``p = margin² alpha`` (which sums to one).
 
     The rows of ``B (s, r)`` are the z_i / margin of the support in the orthonormal rows of ``basis (r, d)``
-    of their span, and b is the unit vector w*/|w*| there.
+    of their span, and b is the unit vector w*/|w*| there. Rounding beside the length of a row, and in b, is zero.
     """
-    A = Z[svm.support] / svm.margin
-    left, sigma, right = np.linalg.svd(A, full_matrices=False)
-    r = int((sigma > sigma[0] * max(A.shape) * np.finfo(float).eps).sum())
-    return left[:, :r] * sigma[:r], right[:r] @ svm.w * svm.margin, right[:r]
+    U, norms = _unit_rows(Z[svm.support])
+    left, sigma, basis = np.linalg.svd(U, full_matrices=False)
+    r = int((sigma > sigma[0] * max(U.shape) * np.finfo(float).eps).sum())
+    B, basis = left[:, :r] * sigma[:r], basis[:r]
+    b = basis @ (svm.w * svm.margin)
+    return _without_rounding(B) * (norms / svm.margin)[:, None], _without_rounding(b), basis
+
+
+def _without_rounding(a: np.ndarray) -> np.ndarray:
+    """Entries of unit vectors, those of the size of rounding set to zero."""
+    return np.where(np.abs(a) > a.shape[0] * np.finfo(float).eps, a, 0.0)
 
 
 # --- the hinge ----------------------------------------------------------------------------------------------------
