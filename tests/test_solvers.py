@@ -8,7 +8,7 @@ import implicitreg
 import numpy as np
 import pytest
 from implicitreg import _solvers
-from implicitreg.flow import diagonal, geometry, maxmargin, minnorm
+from implicitreg.flow import diagonal, factorization, geometry, maxmargin, minnorm, neuron
 from scipy.optimize import OptimizeResult
 
 SCALES = [1e-150, 1e-30, 1e-9, 1e9, 1e30, 1e150]
@@ -91,6 +91,65 @@ def test_dependent_equations_have_the_solution_of_the_independent_ones():
     X, y = rng.normal(size=(4, 9)), rng.normal(size=4)
     T = rng.normal(size=(7, 4))
     np.testing.assert_allclose(diagonal.basis_pursuit(T @ X, T @ y), diagonal.basis_pursuit(X, y), atol=1e-10)
+
+
+EQUATIONS, SOLUTION = np.array([[1.0, 2.0, -1.0], [0.0, 1.0, 1.0]]), np.array([1.0, 0.0, 2.0])
+HALVES, PLANES = np.array([0.5, 2.0, 1.0]), [np.diag([1.0, 2.0, -1.0]), np.diag([0.0, 1.0, 1.0])]
+
+LIMITS = {
+    "limit": lambda A, y: diagonal.limit(A, y, 0.1).w,
+    "limit, not signed": lambda A, y: diagonal.limit(A, y, 0.1, signed=False).w,
+    "limit, depth 3": lambda A, y: diagonal.limit(A, y, 0.1, depth=3).w,
+    "untied limit": lambda A, y: diagonal.untied_limit(A, y, np.ones(3), HALVES).w,
+    "least distance": lambda A, y: geometry.mirror_limit(A, y, geometry.quadratic(), HALVES),
+    "entropy": lambda A, y: geometry.mirror_limit(A, y, geometry.entropy(), HALVES),
+    "basis pursuit": diagonal.basis_pursuit,
+    "commuting": lambda A, y: factorization.commuting_limit([np.diag(a) for a in A], y, 0.1),
+    "least trace": lambda A, y: factorization.min_trace([np.diag(a) for a in A], y).X,
+    "neuron": lambda A, y: neuron.limit(A, y, lambda v: v, HALVES),
+}
+
+
+@pytest.mark.parametrize("sizes", [(1e8, 1e-8), (1e-150, 1e100)])
+@pytest.mark.parametrize("name", LIMITS)
+def test_what_depends_on_the_solutions_only_does_not_depend_on_the_sizes_of_the_equations(name, sizes):
+    S, limit = np.array(sizes), LIMITS[name]
+    expected = limit(EQUATIONS, EQUATIONS @ SOLUTION)
+    found = limit(EQUATIONS * S[:, None], S * (EQUATIONS @ SOLUTION))
+    np.testing.assert_allclose(found, expected, atol=1e-8)
+
+
+def test_duals_belong_to_the_equations_as_given():
+    """X' dual is arcsinh(w / 2 alpha²); the least trace is the value of its dual; dependent rows: in range."""
+    S, y = np.array([1e8, 1e-8]), EQUATIONS @ SOLUTION
+    found = diagonal.limit(EQUATIONS * S[:, None], S * y, 0.1)
+    np.testing.assert_allclose(EQUATIONS.T @ (S * found.dual), np.arcsinh(found.w / 0.02), atol=1e-10)
+    least = factorization.min_trace([np.diag([1e8, 0]), [[0, 1e-8], [1e-8, 0]]], [1e8, 0.6e-8])
+    np.testing.assert_allclose(least.X, [[1, 0.3], [0.3, 0.09]], atol=1e-9)
+    assert least.dual @ [1e8, 0.6e-8] == pytest.approx(1.09, abs=1e-9)
+    X = np.array([[1.0, 2.0, 3.0], [1e3, 2e3, 3e3], [0.0, 1.0, 1.0]])
+    dual = diagonal.limit(X, X @ SOLUTION, 0.1).dual
+    assert abs(dual @ [1e3, -1, 0]) < 1e-12 * np.linalg.norm(dual) * 1e3
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_an_equation_of_any_size_is_refused_where_it_contradicts_another(name):
+    """Large and small rows, and large and small targets."""
+    rows = np.array([[1.0, 1.0, 1.0], [1e-13, 1e-13, 1e-13]])
+    with pytest.raises(ValueError, match=r"no solution|has a solution|consistent|no X|off by"):
+        LIMITS[name](rows, [1, 2e-13])
+    with pytest.raises(ValueError, match=r"no solution|has a solution|consistent|no X|off by"):
+        LIMITS[name](np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 1.0, 0.0]]), [1e13, 1, 2])
+
+
+@pytest.mark.parametrize(
+    ("X", "y"), [([[1, 1, 0], [0, 1e-10, 1e-10]], [1, -2e-10]), ([[1, 0, 0], [0, 1, 1]], [1e13, -2])]
+)
+def test_a_small_equation_keeps_weights_from_being_positive(X, y):
+    with pytest.raises(ValueError, match="no solution with the signs"):
+        diagonal.limit(X, y, 0.1, signed=False)
+    with pytest.raises(ValueError, match="no solution w >= 0"):
+        diagonal.basis_pursuit(X, y, nonnegative=True)
 
 
 # --- small integers, of which the eyes see the answer but rounding leaves entries of 1e-17 --------------------------

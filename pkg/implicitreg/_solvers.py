@@ -58,6 +58,38 @@ def norm(v: np.ndarray, p: float = 2) -> float:
     return float(size * np.linalg.norm(v / size, p))
 
 
+class Equations(NamedTuple):
+    """``A x = y``, each equation in a unit of its own: ``A = row U s Vt``, as wide as the rank.
+
+    ``x`` is the shortest solution, in least squares of these units, and ``off`` the largest residual, relative to the
+    terms of its equation.
+    """
+
+    row: np.ndarray
+    U: np.ndarray
+    s: np.ndarray
+    Vt: np.ndarray
+    x: np.ndarray
+    off: float
+
+
+def equations(A: np.ndarray, y: np.ndarray) -> Equations:
+    """The equations ``A x = y``; their rank does not depend on their units.
+
+    >>> np.linalg.matrix_rank(np.diag([1.0, 1e-20])), len(equations(np.diag([1.0, 1e-20]), np.ones(2)).s)
+    (np.int64(1), 2)
+    """
+    row = unit(A, axis=1)
+    A, y = A / row[:, None], y / row
+    U, s, Vt = np.linalg.svd(A, full_matrices=False)
+    rank = int((s > max(A.shape) * np.finfo(float).eps * s[0]).sum())
+    U, s, Vt = U[:, :rank], s[:rank], Vt[:rank]
+    x = np.zeros(A.shape[1])
+    for _ in range(3):  # the corrections see small targets beside large ones
+        x = x + Vt.T @ (U.T @ (y - A @ x) / s)
+    return Equations(row, U, s, Vt, x, _relative(y - A @ x, np.abs(y) + np.abs(A) @ np.abs(x)))
+
+
 def most_steps(numbers: int) -> int:
     """How many steps of an explicit method, which reads so many numbers in each, are not refused.
 
@@ -144,8 +176,8 @@ def _scales(M: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     size = np.abs(M)
     there, A = size > 0, size[:-1, :-1]
-    rounding = ROUNDING * np.minimum(A.max(axis=1, keepdims=True), A.max(axis=0))
-    there[:-1, :-1] = A > rounding
+    top = np.minimum(A.max(axis=1, keepdims=True), A.max(axis=0))
+    there[:-1, :-1] = A / np.where(top > 0, top, 1) > ROUNDING
     log = np.log2(size, where=there, out=np.zeros_like(M))
     rows, columns = np.zeros(len(M)), np.zeros(M.shape[1])
     for _ in range(50):

@@ -792,12 +792,10 @@ def mirror_limit(X: ArrayLike, y: ArrayLike, potential: Potential, w0: ArrayLike
     """
     X, y = check.data(X, y)
     theta0 = _start_in_domain(w0, X.shape[1], potential)
-    U, s, Vt = np.linalg.svd(X, full_matrices=False)
-    keep = s > s[0] * max(X.shape) * np.finfo(float).eps
-    A, b = Vt[keep], U[:, keep].T @ y / s[keep]
-    scale = np.linalg.norm(y)
-    if np.linalg.norm(X @ (A.T @ b) - y) > 1e-9 * scale:
+    rows = _solvers.equations(X, y)
+    if rows.off > 1e-9:
         raise ValueError(f"y = {y}: expected targets for which Xw = y has a solution")
+    A, b = rows.Vt, rows.Vt @ rows.x
     system = _interpolation(A, b, potential, theta0)
     r0 = system(np.zeros(b.size))[0]
     scale = float(np.linalg.norm(b) + np.linalg.norm(r0))
