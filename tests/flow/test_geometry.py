@@ -407,3 +407,30 @@ def test_a_gradient_above_rounding_is_followed():
     """Control: a difference of 1e-12 between two classes is data, not noise."""
     step = geo.steepest_descent([[1.0, 1.0], [1.0, -1.0 + 1e-12]], [1, 1], np.inf, 1.0, 1)
     np.testing.assert_allclose(step, [1, 1], rtol=1e-11)
+
+
+# --- limits in all units, and from starts at the edge ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1e-200, 1e-80, 1e80, 1e200])
+def test_mirror_limits_are_those_in_other_units(size):
+    """w -> size w; of powers from zero, by hand: w_j is x_j^(1/(p-1)) over the sum of x_j^(p/(p-1))."""
+    start = np.full(2, size)
+    near = geo.mirror_limit([[1, 2]], [size], geo.entropy(), start)
+    np.testing.assert_allclose(near / size, [1 / 2, 1 / 4], rtol=1e-10)
+    near = geo.mirror_limit([[1, 2]], [size], geo.power(1.5), np.zeros(2))
+    np.testing.assert_allclose(near / size, [1 / 9, 4 / 9], rtol=1e-10)
+    if 1e-100 < size < 1e100:  # for its link is the square: 1 + x nu, nu = -24/49
+        near = geo.mirror_limit([[1 / size, 2 / size]], [1.0], geo.power(3), start)
+        np.testing.assert_allclose(near / size, [5 / 7, 1 / 7], rtol=1e-10)
+
+
+@pytest.mark.parametrize("alpha", [1e-20, 1e-150, 1e-300])
+def test_mirror_limits_from_next_to_nothing(alpha):
+    """w = alpha (q, q²) with alpha (q + 2 q²) = 1, and w = alpha² (e^z - e^-z), z = (1, 2) nu."""
+    np.testing.assert_allclose(
+        geo.mirror_limit([[1, 2]], [1], geo.entropy(), [alpha, alpha]),
+        [np.sqrt(alpha / 2), 1 / 2 - np.sqrt(alpha / 2) / 2], rtol=1e-9,
+    )  # fmt: skip
+    w = geo.mirror_limit([[1, 2]], [1], geo.hypentropy(alpha), [0, 0])
+    np.testing.assert_allclose(w, [alpha / np.sqrt(2), 1 / 2], rtol=1e-9)

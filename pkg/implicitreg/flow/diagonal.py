@@ -379,15 +379,6 @@ def untied_limit(X: ArrayLike, y: ArrayLike, u0: ArrayLike, v0: ArrayLike) -> Di
     return _limit(X, y, M)
 
 
-def _scaled_arcsinh(w: np.ndarray, m: float) -> np.ndarray:
-    """arcsinh(w / 2e^m), also where e^m underflows."""
-    with np.errstate(divide="ignore"):
-        ell = np.log(np.abs(w)) - np.log(2) - m
-    large = np.maximum(ell, 0)
-    a = np.where(ell > 0, large + np.log1p(np.sqrt(1 + np.exp(-2 * large))), np.arcsinh(np.exp(np.minimum(ell, 0))))
-    return np.copysign(a, w)
-
-
 def _log_cosh(t: np.ndarray) -> np.ndarray:
     return np.where(t < 1, np.log1p(np.sinh(np.minimum(t, 1)) ** 2) / 2, t + np.log1p(np.exp(-2 * t)) - np.log(2))
 
@@ -499,7 +490,7 @@ def potential(
     if signed and depth > 2:
         return _deep_signed_potential(w, m, depth)
     if signed:
-        a = np.abs(_scaled_arcsinh(w, m))
+        a = np.abs(_dual.scaled_arcsinh(w, m))
         return float((np.abs(w) * (a - np.tanh(a / 2))).sum())
     if depth == 2:
         positive = w[w > 0]
@@ -548,7 +539,7 @@ def potential_gradient(
     w, m = _potential_arguments(w, alpha, log_alpha, depth, signed)
     p = depth / (depth - 2) if depth > 2 else np.inf
     if signed and depth == 2:
-        return _scaled_arcsinh(w, m)
+        return _dual.scaled_arcsinh(w, m)
     if signed:
         theta = np.zeros_like(w)
         if w.any():

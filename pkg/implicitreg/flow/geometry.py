@@ -19,6 +19,7 @@ import numpy as np
 from implicitreg import _solvers
 from implicitreg import _validate as check
 from implicitreg._brief import brief
+from implicitreg.flow._dual import scaled_arcsinh
 from implicitreg.flow._svm import hard_margin, signed_rows
 from numpy.typing import ArrayLike
 from scipy.special import softmax
@@ -176,8 +177,17 @@ def hypentropy(alpha: float) -> Potential:
     >>> float(hypentropy(1.0).inverse_link(np.arcsinh(3.0)))
     6.0
     """
-    c = 2 * check.number("alpha", alpha, above=0) ** 2
-    return Potential(lambda w: np.arcsinh(w / c), lambda theta: c * np.sinh(theta), lambda theta: c * np.cosh(theta))
+    m = 2 * math.log(check.number("alpha", alpha, above=0))  # alpha² may underflow
+
+    def inverse_link(theta: np.ndarray) -> np.ndarray:
+        a = np.abs(theta)
+        return -np.sign(theta) * np.exp(a + m) * np.expm1(-2 * a)
+
+    def inverse_link_derivative(theta: np.ndarray) -> np.ndarray:
+        a = np.abs(theta)
+        return np.exp(a + m) * (1 + np.exp(-2 * a))
+
+    return Potential(lambda w: scaled_arcsinh(w, m), inverse_link, inverse_link_derivative)
 
 
 def power(p: float) -> Potential:
@@ -231,29 +241,60 @@ def _start(w0: ArrayLike | None, d: int) -> np.ndarray:
 
 def _size(residual: np.ndarray) -> float:
     """Norm, infinite for what is not finite."""
-    with np.errstate(over="ignore"):
-        return float(np.linalg.norm(residual)) if np.isfinite(residual).all() else math.inf
+    return _solvers.norm(residual) if np.isfinite(residual).all() else math.inf
+
+
+def _along(slope: Callable[[float], float], target: float) -> float:
+    """An h > 0 with ``|slope(h)| <= target`` of a slope that increases from ``slope(0) < -target``; 0 where none shows.
+
+    What is not finite is too far.
+    """
+    low, high, h = 0.0, math.inf, 1.0
+    for k in range(100):
+        s = slope(h)
+        if abs(s) <= target:
+            return h
+        low, high = (h, high) if s < 0 else (low, h)
+        if high == math.inf:
+            h *= 2.0 ** (k + 1)
+        elif low == 0:
+            h /= 2.0 ** (k + 1)
+        else:
+            h = math.sqrt(low) * math.sqrt(high) if high > 4 * low else (low + high) / 2
+    return 0.0
 
 
 def _newton(system: Callable, x: np.ndarray, tol: float) -> tuple[np.ndarray, float]:
     """Root of ``system(x) -> (residual, Jacobian)``, the Jacobian positive definite, and the residual's size.
 
-    Damped on the size of the residual, along which the Newton step descends; outside its domain ``system`` returns
-    something not finite. Stops below ``tol`` once a step no longer helps, that is, at the floor of rounding.
+    Each step halves the slope along it of the convex function that has the residual for its gradient; outside its
+    domain ``system`` returns something not finite. Stops below ``tol`` once a step no longer helps, that is, at the
+    floor of rounding.
     """
     r, J = system(x)
-    size = _size(r)
+    best, size = x, _size(r)
     for _ in range(300):
-        step = np.linalg.lstsq(J, -r, rcond=None)[0]
-        for h in 0.5 ** np.arange(60 if size > tol else 4):
-            r_new, J_new = system(x + h * step)
-            size_new = _size(r_new)
-            if size_new < (1 - h / 10) * size and np.isfinite(J_new).all():
-                break
-        else:
+        D = 1 / np.sqrt(np.maximum(np.diag(J), np.finfo(float).tiny))
+        step = D * np.linalg.lstsq(D[:, None] * J * D, -D * r, rcond=None)[0]
+        h = _along(lambda h, x=x, step=step: _dot(system(x + h * step)[0], step), abs(_dot(r, step)) / 2)
+        if h == 0 or not np.isfinite(step).all():
             break
-        x, r, J, size = x + h * step, r_new, J_new, size_new
-    return x, size
+        x = x + h * step
+        r, J = system(x)
+        if not np.isfinite(J).all():
+            break
+        stalled = size <= tol and _size(r) > size / 2
+        if _size(r) < size:
+            best, size = x, _size(r)
+        if stalled:
+            break
+    return best, size
+
+
+def _dot(a: np.ndarray, b: np.ndarray) -> float:
+    with np.errstate(all="ignore"):
+        product = float(a @ b)
+    return product if math.isfinite(product) else math.inf
 
 
 def _normalised(Z: np.ndarray, w: np.ndarray, dual: np.ndarray, p: float) -> NormMargin:
@@ -294,13 +335,16 @@ def _lp_margin(Z: np.ndarray, p: float) -> NormMargin:
     return _normalised(Z, potential.inverse_link(M.T @ a), a, p)
 
 
-def _interpolation(A: np.ndarray, b: np.ndarray, potential: Potential, theta0: float | np.ndarray = 0.0) -> Callable:
+def _interpolation(
+    A: np.ndarray, b: np.ndarray, potential: Potential, theta0: float | np.ndarray = 0.0, unit: float = 1.0
+) -> Callable:
     """Residual of ``A w = b`` at ``w = g(theta0 + A' nu)`` and its Jacobian ``A diag(g') A'``, functions of ``nu``."""
 
     def system(nu: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         theta = theta0 + A.T @ nu
         with np.errstate(all="ignore"):
-            return A @ potential.inverse_link(theta) - b, (A * potential.inverse_link_derivative(theta)) @ A.T
+            w, slope = potential.inverse_link(theta) / unit, potential.inverse_link_derivative(theta) / unit
+            return A @ w - b / unit, (A * slope) @ A.T
 
     return system
 
@@ -796,15 +840,18 @@ def mirror_limit(X: ArrayLike, y: ArrayLike, potential: Potential, w0: ArrayLike
     if rows.off > 1e-9:
         raise ValueError(f"y = {y}: expected targets for which Xw = y has a solution")
     A, b = rows.Vt, rows.Vt @ rows.x
-    system = _interpolation(A, b, potential, theta0)
-    r0 = system(np.zeros(b.size))[0]
-    scale = float(np.linalg.norm(b) + np.linalg.norm(r0))
-    # The Jacobian may vanish or blow up at the start (powers): begin at the best of many points on the steepest ray.
-    ray = -_dual_distance(potential, theta0, A.T @ b) * r0 / (scale or 1.0)
-    nu = min((c * ray for c in np.r_[0, 10.0 ** np.arange(-12, 7)]), key=lambda nu: _size(system(nu)[0]))
-    nu, size = _newton(system, nu, 1e-14 * scale)
-    if size > 1e-9 * scale:
-        raise ValueError(f"y = {y}: found no solution of Xw = y in the domain of the potential (residual {size:.1e})")
+    r0 = A @ potential.inverse_link(theta0) - b
+    unit = _solvers.norm(b) + _solvers.norm(r0)
+    if unit == 0 or not r0.any():
+        return potential.inverse_link(theta0)
+    system = _interpolation(A, b, potential, theta0, unit)
+    # The Jacobian may vanish or blow up at the start (powers, exponentials): begin on the steepest ray.
+    ray = -_dual_distance(potential, theta0, A.T @ b) * r0 / _solvers.norm(r0)
+    first = _dot(r0 / unit, ray)
+    nu, size = _newton(system, _along(lambda h: _dot(system(h * ray)[0], ray), abs(first) / 2) * ray, 1e-14)
+    if size > 1e-9:
+        raise ValueError(f"y = {y}: found no solution of Xw = y in the domain of the potential (Newton's method leaves "
+                         f"{size:.1e}, relatively): expected one, and a w0 not too near the boundary")  # fmt: skip
     return potential.inverse_link(theta0 + A.T @ nu)
 
 
