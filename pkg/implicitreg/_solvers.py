@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.integrate import ODEintWarning, odeint, solve_ivp
-from scipy.optimize import linprog, minimize, nnls
+from scipy.optimize import linprog, nnls
 
 PROVED = 1e-11  # residual, infeasibility and gap of a linear program, relative to the right side of each row and column
 CANCELS = 1e-2  # times as much of the terms on the left, which may cancel (all of them where the right is 0)
@@ -54,7 +54,7 @@ def norm(v: np.ndarray, p: float = 2) -> float:
     >>> norm(np.array([3e-200, 4e-200])) == 5e-200, float(np.linalg.norm([3e-200, 4e-200]))
     (True, 0.0)
     """
-    size = unit(v)
+    size = unit(v) if p <= 2 else np.abs(v).max(initial=0.0) or 1.0
     return float(size * np.linalg.norm(v / size, p))
 
 
@@ -245,19 +245,6 @@ def nonnegative_least_squares(what: str, A: np.ndarray, b: np.ndarray) -> tuple[
     if not off <= STATIONARY:
         raise SolverError(f"{what}: non-negative least squares is off by {off:.1e}, relatively: too ill-conditioned")
     return beta * x / column, float(beta * np.linalg.norm(residual))
-
-
-def minimize_above_zero(what: str, f: Callable[[np.ndarray], tuple[float, np.ndarray]], x: np.ndarray) -> np.ndarray:
-    """L-BFGS-B to the floor of rounding, for ``f(x) -> (value, gradient)`` on ``x >= 0``; the caller proves the answer.
-
-    >>> minimize_above_zero("f", lambda x: (((x - [1, -1]) ** 2).sum(), 2 * (x - [1, -1])), np.ones(2))
-    array([1., 0.])
-    """
-    options = {"ftol": 0, "gtol": 1e-13, "maxiter": 100_000, "maxfun": 100_000}
-    answer = minimize(f, x, jac=True, method="L-BFGS-B", bounds=[(0, None)] * len(x), options=options)
-    if not np.isfinite(answer.x).all():
-        raise SolverError(f"{what}: the minimisation leaves the finite numbers ({answer.message})")
-    return answer.x
 
 
 def integrate(

@@ -216,7 +216,7 @@ def _verify(U: np.ndarray, h: np.ndarray, v: np.ndarray, beta: np.ndarray) -> No
                               "X, y is too ill-conditioned")  # fmt: skip
 
 
-def _unit_rows(Z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def unit_rows(Z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The rows divided by their norms, and the norms (no overflow on the way)."""
     scale = max(float(Z.max()), -float(Z.min())) or 1.0
     U = Z / scale
@@ -284,7 +284,7 @@ def hard_margin(X: ArrayLike, y: ArrayLike) -> HardMargin:
     array([1. , 0.5])
     """
     Z = signed_rows(X, y)
-    U, norms = _unit_rows(Z)
+    U, norms = unit_rows(Z)
     least = float(norms.min())
     h = least / norms
     try:
@@ -305,7 +305,7 @@ def support_frame(Z: np.ndarray, svm: HardMargin) -> tuple[np.ndarray, np.ndarra
     The rows of ``B (s, r)`` are the z_i / margin of the support in the orthonormal rows of ``basis (r, d)``
     of their span, and b is the unit vector w*/|w*| there. Rounding beside the length of a row, and in b, is zero.
     """
-    U, norms = _unit_rows(Z[svm.support])
+    U, norms = unit_rows(Z[svm.support])
     left, sigma, basis = np.linalg.svd(U, full_matrices=False)
     r = int((sigma > sigma[0] * max(U.shape) * np.finfo(float).eps).sum())
     B, basis = left[:, :r] * sigma[:r], basis[:r]
@@ -458,7 +458,7 @@ def soft_margin(X: ArrayLike, y: ArrayLike, C: float) -> np.ndarray:
     Z = Z[Z.any(axis=1)]  # the loss of a point at the origin is constant
     if not Z.size:
         return np.zeros(Z.shape[1])
-    U, norms = _unit_rows(Z)
+    U, norms = unit_rows(Z)
     unit = min(C * norms.max(), 1 / norms.min())  # of w
     with np.errstate(over="ignore"):  # a box without an end
         h, box = 1 / norms / unit, C * norms / unit
