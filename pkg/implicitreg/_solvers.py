@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import count
 from typing import NamedTuple
 
 import numpy as np
 from scipy.integrate import ODEintWarning, odeint, solve_ivp
-from scipy.optimize import linprog, minimize, nnls
+from scipy.optimize import linprog, nnls
 
 PROVED = 1e-11  # residual, infeasibility and gap of a linear program, relative to the right side of each row and column
 CANCELS = 1e-2  # times as much of the terms on the left, which may cancel (all of them where the right is 0)
 STATIONARY = 1e-9  # gradient of non-negative least squares, relative to the norms that are multiplied in it
 LP = {"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10}
+ROUNDING = 4 * np.finfo(float).eps  # of the largest entry: less is taken for zero where scales are chosen
 WORK = 10**10  # steps times the numbers that one of them reads: a minute or two on one core
 
 Velocity = Callable[[float, np.ndarray], np.ndarray]
@@ -53,8 +54,40 @@ def norm(v: np.ndarray, p: float = 2) -> float:
     >>> norm(np.array([3e-200, 4e-200])) == 5e-200, float(np.linalg.norm([3e-200, 4e-200]))
     (True, 0.0)
     """
-    size = unit(v)
+    size = unit(v) if p <= 2 else np.abs(v).max(initial=0.0) or 1.0
     return float(size * np.linalg.norm(v / size, p))
+
+
+class Equations(NamedTuple):
+    """``A x = y``, each equation in a unit of its own: ``A = row U s Vt``, as wide as the rank.
+
+    ``x`` is the shortest solution, in least squares of these units, and ``off`` the largest residual, relative to the
+    terms of its equation.
+    """
+
+    row: np.ndarray
+    U: np.ndarray
+    s: np.ndarray
+    Vt: np.ndarray
+    x: np.ndarray
+    off: float
+
+
+def equations(A: np.ndarray, y: np.ndarray) -> Equations:
+    """The equations ``A x = y``; their rank does not depend on their units.
+
+    >>> np.linalg.matrix_rank(np.diag([1.0, 1e-20])), len(equations(np.diag([1.0, 1e-20]), np.ones(2)).s)
+    (np.int64(1), 2)
+    """
+    row = unit(A, axis=1)
+    A, y = A / row[:, None], y / row
+    U, s, Vt = np.linalg.svd(A, full_matrices=False)
+    rank = int((s > max(A.shape) * np.finfo(float).eps * s[0]).sum())
+    U, s, Vt = U[:, :rank], s[:rank], Vt[:rank]
+    x = np.zeros(A.shape[1])
+    for _ in range(3):  # the corrections see small targets beside large ones
+        x = x + Vt.T @ (U.T @ (y - A @ x) / s)
+    return Equations(row, U, s, Vt, x, _relative(y - A @ x, np.abs(y) + np.abs(A) @ np.abs(x)))
 
 
 def most_steps(numbers: int) -> int:
@@ -84,7 +117,8 @@ def linear_program(
 ) -> Optimum:  # fmt: skip
     """Minimise ``c x`` subject to ``A_ub x <= b_ub``, ``A_eq x = b_eq`` and ``x >= 0``, but for the first ``free`` x.
 
-    Rows and columns, b and c are scaled, and the answer is returned only if primal and dual prove each other optimal.
+    Rows and columns, b and c are scaled, and the answer is returned only if primal and dual prove each other optimal;
+    where they do not, other scales are tried.
     ``what`` names the data in the error; where no x is feasible it is `Infeasible`.
 
     >>> linear_program("A", np.ones(2), A_eq=np.array([[1e-200, 2e-200]]), b_eq=np.array([4e-200])).x
@@ -93,14 +127,29 @@ def linear_program(
     parts = [(A, b) for A, b in ((A_ub, b_ub), (A_eq, b_eq)) if A is not None]
     A, b = np.vstack([A for A, _ in parts]), np.concatenate([b for _, b in parts])
     n_ub = 0 if A_ub is None else len(A_ub)
-    row, column = _scales(np.block([[A, b[:, None]], [c, np.zeros(1)]]))
-    (row, gamma), (column, beta) = (row[:-1], row[-1]), (column[:-1], column[-1])
-    A, b, c = A / row[:, None] / column, b / row / beta, c / column / gamma
     lower = np.where(np.arange(c.size) < free, -np.inf, 0.0)
+    failures = []
+    for row, column in _scalings(np.block([[A, b[:, None]], [c, np.zeros(1)]])):
+        (row, gamma), (column, beta) = (row[:-1], row[-1]), (column[:-1], column[-1])
+        try:
+            x, m = _optimum(what, A / row[:, None] / column, b / row / beta, c / column / gamma, n_ub, lower)
+        except SolverError as failure:
+            failures.append(failure)
+        else:
+            m = gamma * m / row
+            return Optimum(beta * x / column, m[:n_ub], m[n_ub:])
+    raise failures[0]
+
+
+def _optimum(
+    what: str, A: np.ndarray, b: np.ndarray, c: np.ndarray, n_ub: int, lower: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The minimiser and the multipliers of a scaled program, which prove each other."""
+    free = int((lower < 0).sum())
     bounds = np.column_stack([lower, np.full(c.size, np.inf)])
     answer = linprog(c, A[:n_ub], b[:n_ub], A[n_ub:], b[n_ub:], bounds, method="highs", options=LP)
     if answer.status != 0:
-        refuse = Infeasible if answer.status == 2 else SolverError
+        refuse = Infeasible if "model_status is Infeasible" in answer.message else SolverError
         raise refuse(f"{what}: linear programming found no optimum ({answer.message.strip()})")
     m = np.concatenate([answer.ineqlin.marginals, answer.eqlin.marginals])
     x, m = _polished(A, b, c, n_ub, free, np.maximum(answer.x, lower), m)
@@ -108,17 +157,28 @@ def linear_program(
     if not off <= PROVED:
         raise SolverError(f"{what}: the optimum that linear programming found is off by {off:.1e}, relatively; "
                           "expected rows and columns of comparable sizes")  # fmt: skip
-    m = gamma * m / row
-    return Optimum(beta * x / column, m[:n_ub], m[n_ub:])
+    return x, m
+
+
+def _scalings(M: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Units of the rows and columns, one choice after another: by all entries, by the largest ones, none."""
+    yield _scales(M)
+    row = unit(M, axis=1)
+    yield row, unit(M / row[:, None], axis=0)
+    yield np.ones(len(M)), np.ones(M.shape[1])
 
 
 def _scales(M: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Powers of two for rows and columns by which M becomes, in the geometric mean of each one's entries, 1.
 
-    Curtis and Reid's least squares of logarithms, by coordinate descent.
+    Curtis and Reid's least squares of logarithms, by coordinate descent. A coefficient that is rounding beside the
+    largest ones of both its row and its column, those of the last row and column apart, has no say.
     """
-    there = M != 0
-    log = np.log2(np.abs(M), where=there, out=np.zeros_like(M))
+    size = np.abs(M)
+    there, A = size > 0, size[:-1, :-1]
+    top = np.minimum(A.max(axis=1, keepdims=True), A.max(axis=0))
+    there[:-1, :-1] = A / np.where(top > 0, top, 1) > ROUNDING
+    log = np.log2(size, where=there, out=np.zeros_like(M))
     rows, columns = np.zeros(len(M)), np.zeros(M.shape[1])
     for _ in range(50):
         before = columns
@@ -148,14 +208,18 @@ def _off(A: np.ndarray, b: np.ndarray, c: np.ndarray, n_ub: int, free: int, x: n
     residual, reduced = A @ x - b, A.T @ m - c
     residual[:n_ub] = np.maximum(residual[:n_ub], 0)
     reduced[free:] = np.maximum(reduced[free:], 0)
-    size, cost = _terms(np.abs(b), np.abs(A) @ np.abs(x)), _terms(np.abs(c), np.abs(A).T @ np.abs(m))
+    size, cost = _terms(b, A, x), _terms(c, A.T, m)
     value = abs(c @ x - b @ m) / max(np.abs(c) @ np.abs(x) + np.abs(b) @ np.abs(m), np.finfo(float).tiny)
     signs = m[:n_ub].max(initial=0.0) / max(np.abs(m).max(), np.finfo(float).tiny)
     return max(_relative(residual, size), _relative(reduced, cost), float(signs), float(value))
 
 
-def _terms(right: np.ndarray, left: np.ndarray) -> np.ndarray:
-    return right + np.where(right > 0, CANCELS, 1.0) * left
+def _terms(right: np.ndarray, A: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """What an error in ``A v = right`` is measured against; beside 0, rounding of the largest term is no error."""
+    size, v = np.abs(A), np.abs(v)
+    right, left = np.abs(right), size @ v
+    rounding = ROUNDING / PROVED * size.max(axis=1, initial=0.0) * v.max(initial=0.0)
+    return np.where(right > 0, right + CANCELS * left, np.maximum(left, rounding))
 
 
 def _relative(error: np.ndarray, size: np.ndarray) -> float:
@@ -181,19 +245,6 @@ def nonnegative_least_squares(what: str, A: np.ndarray, b: np.ndarray) -> tuple[
     if not off <= STATIONARY:
         raise SolverError(f"{what}: non-negative least squares is off by {off:.1e}, relatively: too ill-conditioned")
     return beta * x / column, float(beta * np.linalg.norm(residual))
-
-
-def minimize_above_zero(what: str, f: Callable[[np.ndarray], tuple[float, np.ndarray]], x: np.ndarray) -> np.ndarray:
-    """L-BFGS-B to the floor of rounding, for ``f(x) -> (value, gradient)`` on ``x >= 0``; the caller proves the answer.
-
-    >>> minimize_above_zero("f", lambda x: (((x - [1, -1]) ** 2).sum(), 2 * (x - [1, -1])), np.ones(2))
-    array([1., 0.])
-    """
-    options = {"ftol": 0, "gtol": 1e-13, "maxiter": 100_000, "maxfun": 100_000}
-    answer = minimize(f, x, jac=True, method="L-BFGS-B", bounds=[(0, None)] * len(x), options=options)
-    if not np.isfinite(answer.x).all():
-        raise SolverError(f"{what}: the minimisation leaves the finite numbers ({answer.message})")
-    return answer.x
 
 
 def integrate(

@@ -407,3 +407,87 @@ def test_a_gradient_above_rounding_is_followed():
     """Control: a difference of 1e-12 between two classes is data, not noise."""
     step = geo.steepest_descent([[1.0, 1.0], [1.0, -1.0 + 1e-12]], [1, 1], np.inf, 1.0, 1)
     np.testing.assert_allclose(step, [1, 1], rtol=1e-11)
+
+
+# --- limits in all units, and from starts at the edge ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1e-200, 1e-80, 1e80, 1e200])
+def test_mirror_limits_are_those_in_other_units(size):
+    """w -> size w; of powers from zero, by hand: w_j is x_j^(1/(p-1)) over the sum of x_j^(p/(p-1))."""
+    start = np.full(2, size)
+    near = geo.mirror_limit([[1, 2]], [size], geo.entropy(), start)
+    np.testing.assert_allclose(near / size, [1 / 2, 1 / 4], rtol=1e-10)
+    near = geo.mirror_limit([[1, 2]], [size], geo.power(1.5), np.zeros(2))
+    np.testing.assert_allclose(near / size, [1 / 9, 4 / 9], rtol=1e-10)
+    if 1e-100 < size < 1e100:  # for its link is the square: 1 + x nu, nu = -24/49
+        near = geo.mirror_limit([[1 / size, 2 / size]], [1.0], geo.power(3), start)
+        np.testing.assert_allclose(near / size, [5 / 7, 1 / 7], rtol=1e-10)
+
+
+@pytest.mark.parametrize("alpha", [1e-20, 1e-150, 1e-300])
+def test_mirror_limits_from_next_to_nothing(alpha):
+    """w = alpha (q, q²) with alpha (q + 2 q²) = 1, and w = alpha² (e^z - e^-z), z = (1, 2) nu."""
+    np.testing.assert_allclose(
+        geo.mirror_limit([[1, 2]], [1], geo.entropy(), [alpha, alpha]),
+        [np.sqrt(alpha / 2), 1 / 2 - np.sqrt(alpha / 2) / 2], rtol=1e-9,
+    )  # fmt: skip
+    w = geo.mirror_limit([[1, 2]], [1], geo.hypentropy(alpha), [0, 0])
+    np.testing.assert_allclose(w, [alpha / np.sqrt(2), 1 / 2], rtol=1e-9)
+
+
+# --- margins of points of all sizes, in norms of all orders ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("p", [1, 1.05, 1.5, 2, 3, 7, 30, 1000.0, np.inf])
+@pytest.mark.parametrize("sizes", [(1, 1), (1e-4, 1e3), (1e8, 1e-8)])
+def test_orthogonal_points_of_all_sizes_have_their_margins(p, sizes):
+    """The constraints decouple: w_i = 1/a_i."""
+    found = geo.margin_direction(np.diag(sizes), [1, 1], p)
+    np.testing.assert_allclose(found.w, 1 / np.array(sizes), rtol=1e-7)
+    top = max(found.w)
+    assert found.margin == pytest.approx(1 / (top * np.linalg.norm(found.w / top, p)), rel=1e-9)
+
+
+@pytest.mark.parametrize("p", [1.02, 1.2, 4, 10, 100, 1000.0])
+def test_margins_of_small_integers_have_a_certificate(p):
+    """Weak duality on both sides, found in float64 and checked in 50 digits."""
+    rng = np.random.default_rng(8)
+    for _ in range(4):
+        Z = rng.integers(-3, 4, (6, 9)) * 1.0
+        found = geo.margin_direction(Z, np.ones(6), p)
+        with mpmath.workdps(50):
+            w, q = (mpmath.matrix(v.tolist()) for v in (found.w, found.dual))
+            lower = min(mpmath.matrix(Z.tolist()) * w) / precise_norm(w, mpmath.mpf(p))
+            upper = precise_norm(mpmath.matrix(Z.T.tolist()) * q, p / (mpmath.mpf(p) - 1)) / mpmath.fsum(q)
+            assert found.dual.min() >= 0
+            assert abs(upper / lower - 1) < 2e-8
+            assert abs(found.margin / lower - 1) < 2e-8
+
+
+def precise_norm(v, p):
+    return mpmath.fsum(abs(x) ** p for x in v) ** (1 / p)
+
+
+@pytest.mark.parametrize(
+    ("X", "y", "p", "w"),
+    [
+        ([[1, 1e-9], [-1, 1e-9]], [1, 1], 1, [0, 1e9]),
+        ([[1, 1e-9], [-1, 1e-9]], [1, 1], 1.5, [0, 1e9]),
+        ([[1, 0.5], [0.2, 1]], [1, 1], 1e9, [5 / 6, 5 / 6]),
+        ([[-7.6e6, -3.5e-5], [6.8e6, -7.2e-5]], [-1, -1], np.inf, [3.7e-5 / 785.2, 14.4e6 / 785.2]),
+    ],
+)
+def test_margins_whose_dual_cancels(X, y, p, w):
+    """Both constraints are tight, and w solves two equations (for p = 1e9, 5/6 is the larger norm of one of them)."""
+    np.testing.assert_allclose(geo.margin_direction(X, y, p).w, w, rtol=1e-6, atol=1e-6)
+
+
+def test_a_far_and_a_near_point_have_their_margin():
+    """-w against (-2.9e-4, 9e-5) and (100, -1100): the near one alone is tight, w = lambda |theta|^2, theta its row."""
+    found = geo.margin_direction([[-2.9e-4, 9e-5], [100, -1100]], [-1, -1], 1.5)
+    near = np.array([2.9e-4, -9e-5])
+    Z = np.array([near, [-100.0, 1100.0]])
+    assert (Z @ found.w).min() == pytest.approx(1, rel=1e-9)
+    both = np.linalg.solve(Z, np.ones(2))
+    np.testing.assert_allclose(found.w, both, rtol=1e-6)

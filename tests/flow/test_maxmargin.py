@@ -730,3 +730,31 @@ def test_a_flow_that_is_too_stiff_ends_in_an_error(monkeypatch):
     monkeypatch.setattr(mm, "_MOST_CALLS", 1_000)
     with pytest.raises(ArithmeticError, match=r"1,000 evaluations .* expected columns of X of similar size"):
         mm.gradient_flow(cancer.data, np.where(cancer.target == 1, 1.0, -1.0), [100.0])
+
+
+# --- points of different sizes --------------------------------------------------------------------------------------
+
+
+def test_soft_margin_of_a_far_and_a_near_point():
+    """At C = 1 the near point pays in full, its dual is 1; the far one is beyond its margin on the other side."""
+    w = mm.soft_margin([[-400, -600], [-1e-3, -3e-3]], [1, 1], 1.0)
+    np.testing.assert_allclose(w, [-1e-3, -3e-3], rtol=1e-13)
+
+
+@pytest.mark.parametrize("size", [1e-150, 1e-8, 1e8, 1e150])
+def test_soft_margin_on_an_axis_of_any_size(size):
+    """One point at distance s: min(C s, 1/s) at C = 1/(2 s²) is half of 1/s; a point at the origin does not matter."""
+    w = mm.soft_margin([[size, 0], [0, 0]], [1, -1], 0.5 / size / size)
+    np.testing.assert_allclose(w, [0.5 / size, 0], rtol=1e-13)
+
+
+def test_soft_margin_minimises_its_objective_at_points_of_all_sizes():
+    """The objective is convex: no point near the answer, nor farther off, is lower."""
+    rng = np.random.default_rng(5)
+    for _ in range(60):
+        n, d = rng.integers(1, 8), rng.integers(1, 5)
+        Z, C = rng.integers(-3, 4, (n, d)) * 10.0 ** rng.uniform(-6, 6, (n, 1)), 10.0 ** rng.uniform(-3, 3)
+        w = mm.soft_margin(Z, np.ones(n), C)
+        around = w + np.array([[1e-6], [1e-3], [1.0]])[:, None] * np.linalg.norm(w) * rng.normal(size=(20, d))
+        value, *others = [v @ v / 2 + C * np.maximum(0, 1 - Z @ v).sum() for v in (w, *around.reshape(-1, d))]
+        assert min(others) >= value * (1 - 1e-10) - 1e-14 * C

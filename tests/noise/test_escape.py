@@ -48,6 +48,15 @@ def test_P8_reference():
     assert exponent(WELL, particles.atoms(-z), -1, 0, 0.05) == pytest.approx(3.488, abs=5e-4)
 
 
+@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("small", [1e-5, 1e-12, 1e-100, 1e-200])
+def test_a_small_slope_has_the_exponent_of_gaussian_noise_with_the_skewness_in_first_order(law, small):
+    """4 in units of eta and of the slope; what remains is of the second order in it."""
+    slope, eta = small * np.array(WELL), small * 0.05
+    first = 4 + skewness_correction(slope, LAWS[law], -1, 0, eta)
+    assert exponent(slope, LAWS[law], -1, 0, eta) == pytest.approx(first, rel=5 * small**2 + 1e-13)
+
+
 @given(st.integers(0, 2**32 - 1), st.sampled_from([0.5, 1.0, 3.0]))
 def test_exponent_is_the_integral_of_the_tilt(seed, sigma):
     """Two to five atoms; the equation solved by another bracket, the integral by adaptive quadrature."""

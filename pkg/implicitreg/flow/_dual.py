@@ -274,3 +274,12 @@ def weights(net: Network, state: State) -> np.ndarray:
         return net.combine(state, net.exponents(state))
     vanish = state.edge < np.exp(-NEGLIGIBLE / 2)
     return net.signs[:, 0] @ np.exp(net.exponents(state) - np.where(vanish, 0, state.shift))
+
+
+def scaled_arcsinh(w: np.ndarray, m: float) -> np.ndarray:
+    """arcsinh(w / 2e^m), also where e^m underflows."""
+    with np.errstate(divide="ignore"):
+        ell = np.log(np.abs(w)) - np.log(2) - m
+    large = np.maximum(ell, 0)
+    a = np.where(ell > 0, large + np.log1p(np.sqrt(1 + np.exp(-2 * large))), np.arcsinh(np.exp(np.minimum(ell, 0))))
+    return np.copysign(a, w)

@@ -218,7 +218,7 @@ def _verify(U: np.ndarray, h: np.ndarray, v: np.ndarray, beta: np.ndarray) -> No
                               "X, y is too ill-conditioned")  # fmt: skip
 
 
-def _unit_rows(Z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def unit_rows(Z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The rows divided by their norms, and the norms (no overflow on the way)."""
     scale = max(float(Z.max()), -float(Z.min())) or 1.0
     U = Z / scale
@@ -287,7 +287,7 @@ def hard_margin(X: ArrayLike, y: ArrayLike) -> HardMargin:
     array([1. , 0.5])
     """
     Z = signed_rows(X, y)
-    U, norms = _unit_rows(Z)
+    U, norms = unit_rows(Z)
     least = float(norms.min())
     h = least / norms
     try:
@@ -306,12 +306,19 @@ def support_frame(Z: np.ndarray, svm: HardMargin) -> tuple[np.ndarray, np.ndarra
     r"""The equation of the duals, free of scale: ``B' p = b`` for ``p = margin² alpha`` (which sums to one).
 
     The rows of ``B (s, r)`` are the z_i / margin of the support in the orthonormal rows of ``basis (r, d)``
-    of their span, and b is the unit vector w*/|w*| there.
+    of their span, and b is the unit vector w*/|w*| there. Rounding beside the length of a row, and in b, is zero.
     """
-    A = Z[svm.support] / svm.margin
-    left, sigma, right = np.linalg.svd(A, full_matrices=False)
-    r = int((sigma > sigma[0] * max(A.shape) * np.finfo(float).eps).sum())
-    return left[:, :r] * sigma[:r], right[:r] @ svm.w * svm.margin, right[:r]
+    U, norms = unit_rows(Z[svm.support])
+    left, sigma, basis = np.linalg.svd(U, full_matrices=False)
+    r = int((sigma > sigma[0] * max(U.shape) * np.finfo(float).eps).sum())
+    B, basis = left[:, :r] * sigma[:r], basis[:r]
+    b = basis @ (svm.w * svm.margin)
+    return _without_rounding(B) * (norms / svm.margin)[:, None], _without_rounding(b), basis
+
+
+def _without_rounding(a: np.ndarray) -> np.ndarray:
+    """Entries of unit vectors, those of the size of rounding set to zero."""
+    return np.where(np.abs(a) > a.shape[0] * np.finfo(float).eps, a, 0.0)
 
 
 # --- the hinge ----------------------------------------------------------------------------------------------------
@@ -362,43 +369,50 @@ def hinge_threshold(X: ArrayLike, y: ArrayLike) -> float:
     return float(p.x[s] / svm.margin**2)
 
 
-def _longest_step(alpha: np.ndarray, p: np.ndarray, C: float) -> tuple[float, int]:
-    """The largest t with 0 <= alpha + t p <= C, and the coordinate that stops it."""
+def _longest_step(a: np.ndarray, p: np.ndarray, box: np.ndarray) -> tuple[float, int]:
+    """The largest t with 0 <= a + t p <= box, and the coordinate that stops it."""
     room = np.full(len(p), np.inf)
-    room[p > 0] = (C - alpha[p > 0]) / p[p > 0]
-    room[p < 0] = -alpha[p < 0] / p[p < 0]
+    room[p > 0] = (box - a)[p > 0] / p[p > 0]
+    room[p < 0] = -a[p < 0] / p[p < 0]
     i = int(np.argmin(room))
     return float(max(room[i], 0.0)), i
 
 
-def _face_direction(U: np.ndarray, g: np.ndarray) -> tuple[np.ndarray, float]:
+def _face_direction(U: np.ndarray, g: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, float]:
     """The step to the maximum over the free coordinates, of gradient g, or a direction that rises for ever."""
     q = np.linalg.lstsq(U, g, rcond=None)[0]
     flat = g - U @ q  # in the kernel of U', where the dual is linear with slope |flat|²
-    if np.linalg.norm(flat) > 1e-11 * max(1.0, np.linalg.norm(g)):
+    if np.linalg.norm(flat) > np.linalg.norm(noise):
         return flat, np.inf
     return np.linalg.lstsq(U.T, q, rcond=None)[0], 1.0
 
 
-def _box_dual(U: np.ndarray, C: float) -> np.ndarray:
-    """Argmax of sum(alpha) - |U' alpha|²/2 over 0 <= alpha <= C, by an active-set method from alpha = 0."""
+def _box_dual(U: np.ndarray, h: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """U' a of the argmax of h a - |U' a|²/2 over 0 <= a <= box, unit rows in U, by an active-set method from a = 0."""
     n = len(U)
-    alpha, free = np.zeros(n), np.zeros(n, dtype=bool)
+    a, free = np.zeros(n), np.zeros(n, dtype=bool)
+
+    def gradient() -> tuple[np.ndarray, np.ndarray]:
+        """It, and what rounding may leave of it where it vanishes."""
+        v = U.T @ a
+        return h - U @ v, 1e-11 * (h + np.linalg.norm(v)) + 4 * np.finfo(float).eps * a.sum()
+
     for _ in range(100 * n):
-        g = 1 - U @ (U.T @ alpha)
+        g, noise = gradient()
         if free.any():
-            p, full = _face_direction(U[free], g[free])
-            t, i = _longest_step(alpha[free], p, C)
-            alpha[free] = np.clip(alpha[free] + min(t, full) * p, 0, C)
+            p, full = _face_direction(U[free], g[free], noise[free])
+            t, i = _longest_step(a[free], p, box[free])
+            a[free] = np.clip(a[free] + min(t, full) * p, 0, box[free])
             if t < full:
                 stopped = np.flatnonzero(free)[i]
-                alpha[stopped], free[stopped] = (C if p[i] > 0 else 0.0), False
+                a[stopped], free[stopped] = (box[stopped] if p[i] > 0 else 0.0), False
                 continue
-            g = 1 - U @ (U.T @ alpha)
-        gain = np.where(free, 0, np.where(alpha > 0, -g, g))
-        if gain.max() <= 1e-11 * max(1.0, float(np.abs(g).max())):
-            return alpha
-        free[np.argmax(gain)] = True
+            g, noise = gradient()
+        gain = np.where(free, 0, np.where(a > 0, -g, g))
+        if (gain <= noise).all():
+            v = U.T @ a  # in which large terms may cancel; the free rows say what is left of them
+            return v + np.linalg.lstsq(U[free], (h - U @ v)[free], rcond=None)[0] if free.any() else v
+        free[np.argmax(gain / noise)] = True
     raise ArithmeticError("the active set of the soft-margin problem does not settle: X, y is too ill-conditioned")
 
 
@@ -446,5 +460,11 @@ def soft_margin(X: ArrayLike, y: ArrayLike, C: float) -> np.ndarray:
     """
     Z = signed_rows(X, y)
     C = V.number("C", C, above=0)
-    R = float(np.linalg.norm(Z, axis=1).max()) or 1.0
-    return Z.T @ _box_dual(Z / R, C * R**2) / R**2
+    Z = Z[Z.any(axis=1)]  # the loss of a point at the origin is constant
+    if not Z.size:
+        return np.zeros(Z.shape[1])
+    U, norms = unit_rows(Z)
+    unit = min(C * norms.max(), 1 / norms.min())  # of w
+    with np.errstate(over="ignore"):  # a box without an end
+        h, box = 1 / norms / unit, C * norms / unit
+    return unit * _box_dual(U, h, box)

@@ -18,6 +18,7 @@ exists, and it converges to the minimiser of :math:`Q_\alpha` over :math:`Xw = y
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -102,20 +103,22 @@ def _positive(name: str, value: ArrayLike, size: int) -> np.ndarray:
     return c
 
 
-def _independent_rows(X: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """An equivalent system of full row rank, and T with dual = T (its dual) where it is not X itself."""
+def _independent_rows(X: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """An equivalent system of full row rank, in units of one, and T with dual = T (its dual)."""
     n, d = X.shape
+    row = _solvers.unit(X, axis=1)
     if n <= d:
-        lam = np.linalg.eigvalsh(X @ X.T)
+        A = X / row[:, None]
+        lam = np.linalg.eigvalsh(A @ A.T)
         if lam[0] > 1e-6 * lam[-1]:
-            return X, y, None
-    U, s, Vt = np.linalg.svd(X, full_matrices=False)
-    keep = s > np.finfo(float).eps * max(n, d) * s[0]
-    U, s, Vt = U[:, keep], s[keep], Vt[keep]
-    left = float(np.linalg.norm(y - U @ (U.T @ y)))
-    if left > 1e-12 * np.linalg.norm(y):
+            return A, y / row, np.diag(1 / row)
+    system = _solvers.equations(X, y)
+    if system.off > 1e-12:
+        left = float(np.linalg.norm(y - X @ np.linalg.lstsq(X, y, rcond=None)[0]))
         raise ValueError(f"X w = y has no solution: least squares leaves the residual {left:.3g}")
-    return Vt, (U.T @ y) / s, U / s
+    T = system.U / system.s / row[:, None]
+    Q = np.linalg.qr(row[:, None] * system.U / row.max())[0]  # of the range of X, where the dual is
+    return system.Vt, system.Vt @ system.x, Q @ (Q.T @ T)
 
 
 def _size(X: np.ndarray, y: np.ndarray) -> float:
@@ -129,6 +132,16 @@ def _half_lines(X: np.ndarray, M: np.ndarray) -> np.ndarray:
     return np.hstack([s * X[:, np.isfinite(row)] for s, row in zip(signs, M, strict=False)])
 
 
+def _require_solution(B: np.ndarray, y: np.ndarray, found: str, error: Exception) -> None:
+    """ValueError, with the residual of least squares, where no w >= 0 solves each equation of B w = y to 1e-9."""
+    row = _solvers.unit(B, axis=1)
+    A, b = B / row[:, None], y / row
+    w = _solvers.nonnegative_least_squares("X, y", A, b)[0]
+    if (np.abs(A @ w - b) > 1e-9 * (np.abs(A) @ w + np.abs(b))).any():
+        left = _solvers.nonnegative_least_squares("X, y", B, y)[1]
+        raise ValueError(f"X w = y has {found} leaves the residual {left:.3g}") from error
+
+
 def _without_forced_zeros(X: np.ndarray, y: np.ndarray, M: np.ndarray) -> np.ndarray:
     """M with -inf for weights that vanish at every feasible point; raises when there is no feasible point.
 
@@ -136,20 +149,19 @@ def _without_forced_zeros(X: np.ndarray, y: np.ndarray, M: np.ndarray) -> np.nda
     the columns of B and of y do not change it.
     """
     B = _half_lines(X, M)
-    left = _solvers.nonnegative_least_squares("X, y", B, y)[1]
-    if left > 1e-9 * np.linalg.norm(y):
-        raise ValueError(
-            f"X w = y has no solution with the signs that the model keeps (w >= 0 if it is not signed): "
-            f"non-negative least squares leaves the residual {left:.3g}"
-        )
     n, k = B.shape
     eye, none = np.eye(k), np.zeros((k, k))
     A_eq = np.hstack([np.zeros((n, k)), B / _solvers.unit(B, axis=0), -y[:, None] / _solvers.unit(y)])
     A_ub = np.block([[eye, -eye, np.zeros((k, 1))], [eye, none, np.zeros((k, 1))], [np.zeros(2 * k), -1]])
-    answer = _solvers.linear_program(
-        "X, y", np.r_[-np.ones(k), np.zeros(k + 1)],
-        A_ub=A_ub, b_ub=np.r_[np.zeros(k), np.ones(k), -1.0], A_eq=A_eq, b_eq=np.zeros(n),
-    )  # fmt: skip
+    try:
+        answer = _solvers.linear_program(
+            "X, y", np.r_[-np.ones(k), np.zeros(k + 1)],
+            A_ub=A_ub, b_ub=np.r_[np.zeros(k), np.ones(k), -1.0], A_eq=A_eq, b_eq=np.zeros(n),
+        )  # fmt: skip
+    except _solvers.SolverError as error:
+        signs = "with the signs that the model keeps (w >= 0 if it is not signed)"
+        _require_solution(B, y, f"no solution {signs}: non-negative least squares", error)
+        raise
     M = M.copy()
     M.flat[np.flatnonzero(np.isfinite(M.ravel()))[answer.x[:k] < 0.5]] = -np.inf
     return M
@@ -175,19 +187,21 @@ def _bias(X: np.ndarray, y: np.ndarray, M: np.ndarray, depth: int, b: np.ndarray
         if not ok:
             return None
         w[alive] = _dual.weights(net, state)
-    if not np.abs(net.y - rows @ w[alive]).max() <= 1e-12 * values.scale:
+    residual, terms = np.abs(net.y - rows @ w[alive]), np.abs(net.y) + np.abs(rows) @ np.abs(w[alive])
+    if not (residual.max() <= 1e-12 * values.scale and (residual <= 1e-9 * terms).all()):
         return None
-    return DiagonalLimit(size * w, state.dual if T is None else T @ state.dual)
+    return DiagonalLimit(size * w, T @ state.dual)
 
 
 def _limit(X: np.ndarray, y: np.ndarray, M: np.ndarray, depth: int = 2, b: np.ndarray | None = None) -> DiagonalLimit:
     answer = _bias(X, y, M, depth, b)
     if answer is None:
-        answer = _bias(X, y, _without_forced_zeros(X, y, M), depth, b)
+        M = _without_forced_zeros(X, y, M)
+        with suppress(ValueError):  # there is a solution: a weight was too small for the linear program to see
+            answer = _bias(X, y, M, depth, b)
     if answer is None:
-        raise _solvers.SolverError(
-            "Newton's method did not converge: expected columns of X of comparable sizes (rescale them)"
-        )
+        raise _solvers.SolverError("Newton's method did not converge: expected a w of entries of comparable sizes "
+                                   "(rescale the columns of X), and equations that ask for them")  # fmt: skip
     return answer
 
 
@@ -246,7 +260,8 @@ def limit(
     TypeError
         If an argument is not numeric, or ``depth`` is not an integer.
     RuntimeError
-        If Newton's method does not converge, as at depth 2 with columns of sizes that differ by very much.
+        If Newton's method does not converge, as at depth 2 with columns, or with targets, of sizes that differ by very
+        much.
 
     Notes
     -----
@@ -259,7 +274,8 @@ def limit(
     basis pursuit has only one solution; at depth :math:`L \ge 3` that limit minimises :math:`\sum_jc_j^{-(L-2)}|w_j|`.
 
     Method: damped Newton on the convex dual in n variables, with continuation in alpha. The residual is at most 1e-12
-    times the larger of ``|y|`` and ``|X| |w|`` (largest entries). For rank-deficient X the dual is the one in the range
+    times the larger of ``|y|`` and ``|X| |w|`` (largest entries, each equation in units of its own), and in each
+    equation at most 1e-9 of its terms. For rank-deficient X the dual is the one in the range
     of X, which is the integral. Weights, and the directions of the dual that only they determine, are accurate to
     about 1e-15 times the largest weight: relative accuracy is lost for those that are smaller. At depth
     :math:`L \ge 3` and tiny alpha, where basis pursuit has several solutions (or has up to 1e-8 in relative terms), the
@@ -293,7 +309,9 @@ def limit(
         raise ValueError(f"shape has the entry {c.max():g}: its power {depth} times alpha's overflows")
     if depth == 2:
         return _limit(X, y, M)
-    s = _solvers.unit(X, axis=0)  # s w is the limit for X / s, with gaps that close s times as fast
+    s = _solvers.unit(
+        X / _solvers.unit(X, axis=1)[:, None], axis=0
+    )  # s w is the limit for X / s, with gaps that close s times as fast
     scaled = _limit(X / s, y, M + np.log(s), depth, s * c ** (depth - 2) * (depth - 2) / depth)
     return DiagonalLimit(scaled.w / s, scaled.dual)
 
@@ -357,15 +375,6 @@ def untied_limit(X: ArrayLike, y: ArrayLike, u0: ArrayLike, v0: ArrayLike) -> Di
     if M.max() > LARGEST_LOG_WEIGHT:
         raise ValueError(f"u0, v0 have an entry {max(np.abs(u0).max(), np.abs(v0).max()):g}: its square overflows")
     return _limit(X, y, M)
-
-
-def _scaled_arcsinh(w: np.ndarray, m: float) -> np.ndarray:
-    """arcsinh(w / 2e^m), also where e^m underflows."""
-    with np.errstate(divide="ignore"):
-        ell = np.log(np.abs(w)) - np.log(2) - m
-    large = np.maximum(ell, 0)
-    a = np.where(ell > 0, large + np.log1p(np.sqrt(1 + np.exp(-2 * large))), np.arcsinh(np.exp(np.minimum(ell, 0))))
-    return np.copysign(a, w)
 
 
 def _log_cosh(t: np.ndarray) -> np.ndarray:
@@ -480,7 +489,7 @@ def potential(
     if signed and depth > 2:
         return _deep_signed_potential(w, m, depth)
     if signed:
-        a = np.abs(_scaled_arcsinh(w, m))
+        a = np.abs(_dual.scaled_arcsinh(w, m))
         return float((np.abs(w) * (a - np.tanh(a / 2))).sum())
     if depth == 2:
         positive = w[w > 0]
@@ -530,7 +539,7 @@ def potential_gradient(
     w, m = _potential_arguments(w, alpha, log_alpha, depth, signed)
     p = depth / (depth - 2) if depth > 2 else np.inf
     if signed and depth == 2:
-        return _scaled_arcsinh(w, m)
+        return _dual.scaled_arcsinh(w, m)
     if signed:
         theta = np.zeros_like(w)
         if w.any():
@@ -720,13 +729,9 @@ def basis_pursuit(X: ArrayLike, y: ArrayLike, nonnegative: bool = False) -> np.n
     A = X if nonnegative else np.hstack([X, -X])
     try:
         w = _solvers.linear_program("X, y", np.ones(A.shape[1]), A_eq=A, b_eq=y).x
-    except _solvers.Infeasible as error:
-        row = _solvers.unit(X, axis=1)
-        if _solvers.nonnegative_least_squares("X, y", A / row[:, None], y / row)[1] <= 1e-9 * _solvers.norm(y / row):
-            raise
-        left = _solvers.nonnegative_least_squares("X, y", A, y)[1]
-        what = "no solution w >= 0" if nonnegative else "no solution"
-        raise ValueError(f"X w = y has {what}: least squares leaves the residual {left:.3g}") from error
+    except _solvers.SolverError as error:
+        _require_solution(A, y, f"no solution{' w >= 0' if nonnegative else ''}: least squares", error)
+        raise
     return w if nonnegative else w[:d] - w[d:]
 
 

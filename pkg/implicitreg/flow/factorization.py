@@ -124,7 +124,7 @@ def min_trace(A: ArrayLike, y: ArrayLike) -> MinTrace:
            [3., 3.]])
     """
     A, y = _measurements(A, y)
-    P, s, Q, b = _orthonormal(A, y)
+    T, Q, b = _orthonormal(A, y)
     scale = float(np.linalg.norm(b))
     if scale == 0:
         return MinTrace(np.zeros(A.shape[1:]), np.zeros(len(y)), 0.0)
@@ -136,7 +136,7 @@ def min_trace(A: ArrayLike, y: ArrayLike) -> MinTrace:
             f"y admits no X ⪰ 0 with <A_i, X> = y_i, or only at the very edge of the cone: "
             f"the best one found is off by {error:.1e}, relatively"
         )
-    X, dual = scale * X, P @ (nu / s)
+    X, dual = scale * X, T @ nu
     return MinTrace(X, dual, float(np.trace(X) - dual @ y))
 
 
@@ -597,16 +597,13 @@ def _product(factors: Sequence[np.ndarray], width: int) -> np.ndarray:
 # What follows solves the semidefinite program; Q holds orthonormal measurements, |b| = 1, and S = I − Q*(nu).
 
 
-def _orthonormal(A: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """``P, s, Q, b`` with ``A = P diag(s) Q`` as a matrix of m rows, so that <A_i, X> = y_i means <Q_k, X> = b_k."""
-    m, d, _ = A.shape
-    P, s, Q = np.linalg.svd(A.reshape(m, -1), full_matrices=False)
-    rank = int((s > max(m, d * d) * np.finfo(float).eps * s[0]).sum())
-    P, s, Q = P[:, :rank], s[:rank], _symmetric(Q[:rank].reshape(rank, d, d))
-    off = np.linalg.norm(y - P @ (P.T @ y))
-    if off > _FEASIBLE * np.linalg.norm(y):
-        raise ValueError(f"y is off by {off:.1e} from every <A_i, X>: expected consistent equations")
-    return P, s, Q, (P.T @ y) / s
+def _orthonormal(A: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """``T, Q, b``: <A_i, X> = y_i means <Q_k, X> = b_k, and T turns the dual of these into that of those."""
+    system = _solvers.equations(A.reshape(len(y), -1), y)
+    if system.off > _FEASIBLE:
+        raise ValueError(f"y is off by {system.off:.1e} from every <A_i, X>, relatively: expected consistent equations")
+    Q = _symmetric(system.Vt.reshape(-1, *A.shape[1:]))
+    return system.U / system.s / system.row[:, None], Q, system.Vt @ system.x
 
 
 def _symmetric(M: np.ndarray) -> np.ndarray:

@@ -19,8 +19,10 @@ import numpy as np
 from implicitreg import _solvers
 from implicitreg import _validate as check
 from implicitreg._brief import brief
-from implicitreg.flow._svm import hard_margin, signed_rows
+from implicitreg.flow._dual import scaled_arcsinh
+from implicitreg.flow._svm import HardMargin, hard_margin, signed_rows, unit_rows
 from numpy.typing import ArrayLike
+from scipy.linalg import null_space
 from scipy.special import softmax
 
 __all__ = [
@@ -177,8 +179,17 @@ def hypentropy(alpha: float) -> Potential:
     >>> float(hypentropy(1.0).inverse_link(np.arcsinh(3.0)))
     6.0
     """
-    c = 2 * check.number("alpha", alpha, above=0) ** 2
-    return Potential(lambda w: np.arcsinh(w / c), lambda theta: c * np.sinh(theta), lambda theta: c * np.cosh(theta))
+    m = 2 * math.log(check.number("alpha", alpha, above=0))  # alpha² may underflow
+
+    def inverse_link(theta: np.ndarray) -> np.ndarray:
+        a = np.abs(theta)
+        return -np.sign(theta) * np.exp(a + m) * np.expm1(-2 * a)
+
+    def inverse_link_derivative(theta: np.ndarray) -> np.ndarray:
+        a = np.abs(theta)
+        return np.exp(a + m) * (1 + np.exp(-2 * a))
+
+    return Potential(lambda w: scaled_arcsinh(w, m), inverse_link, inverse_link_derivative)
 
 
 def power(p: float) -> Potential:
@@ -232,29 +243,60 @@ def _start(w0: ArrayLike | None, d: int) -> np.ndarray:
 
 def _size(residual: np.ndarray) -> float:
     """Norm, infinite for what is not finite."""
-    with np.errstate(over="ignore"):
-        return float(np.linalg.norm(residual)) if np.isfinite(residual).all() else math.inf
+    return _solvers.norm(residual) if np.isfinite(residual).all() else math.inf
+
+
+def _along(slope: Callable[[float], float], target: float) -> float:
+    """An h > 0 with ``|slope(h)| <= target`` of a slope that increases from ``slope(0) < -target``; 0 where none shows.
+
+    What is not finite is too far.
+    """
+    low, high, h = 0.0, math.inf, 1.0
+    for k in range(100):
+        s = slope(h)
+        if abs(s) <= target:
+            return h
+        low, high = (h, high) if s < 0 else (low, h)
+        if high == math.inf:
+            h *= 2.0 ** (k + 1)
+        elif low == 0:
+            h /= 2.0 ** (k + 1)
+        else:
+            h = math.sqrt(low) * math.sqrt(high) if high > 4 * low else (low + high) / 2
+    return 0.0
 
 
 def _newton(system: Callable, x: np.ndarray, tol: float) -> tuple[np.ndarray, float]:
     """Root of ``system(x) -> (residual, Jacobian)``, the Jacobian positive definite, and the residual's size.
 
-    Damped on the size of the residual, along which the Newton step descends; outside its domain ``system`` returns
-    something not finite. Stops below ``tol`` once a step no longer helps, that is, at the floor of rounding.
+    Each step halves the slope along it of the convex function that has the residual for its gradient; outside its
+    domain ``system`` returns something not finite. Stops below ``tol`` once a step no longer helps, that is, at the
+    floor of rounding.
     """
     r, J = system(x)
-    size = _size(r)
+    best, size = x, _size(r)
     for _ in range(300):
-        step = np.linalg.lstsq(J, -r, rcond=None)[0]
-        for h in 0.5 ** np.arange(60 if size > tol else 4):
-            r_new, J_new = system(x + h * step)
-            size_new = _size(r_new)
-            if size_new < (1 - h / 10) * size and np.isfinite(J_new).all():
-                break
-        else:
+        D = 1 / np.sqrt(np.maximum(np.diag(J), np.finfo(float).tiny))
+        step = D * np.linalg.lstsq(D[:, None] * J * D, -D * r, rcond=None)[0]
+        h = _along(lambda h, x=x, step=step: _dot(system(x + h * step)[0], step), abs(_dot(r, step)) / 2)
+        if h == 0 or not np.isfinite(step).all():
             break
-        x, r, J, size = x + h * step, r_new, J_new, size_new
-    return x, size
+        x = x + h * step
+        r, J = system(x)
+        if not np.isfinite(J).all():
+            break
+        stalled = size <= tol and _size(r) > size / 2
+        if _size(r) < size:
+            best, size = x, _size(r)
+        if stalled:
+            break
+    return best, size
+
+
+def _dot(a: np.ndarray, b: np.ndarray) -> float:
+    with np.errstate(all="ignore"):
+        product = float(a @ b)
+    return product if math.isfinite(product) else math.inf
 
 
 def _normalised(Z: np.ndarray, w: np.ndarray, dual: np.ndarray, p: float) -> NormMargin:
@@ -280,28 +322,67 @@ def _l1_margin(Z: np.ndarray) -> NormMargin:
     return _normalised(Z, lp.x[:d] - lp.x[d:], -lp.ub, 1)
 
 
-def _lp_margin(Z: np.ndarray, p: float) -> NormMargin:
-    """For 1 < p < inf: maximise ``sum(a) - |Z'a|^p'/p'``, ``a >= 0``, then Newton on the support; ``w = g(Z'a)``."""
-    dual_p, potential, n = _dual_order(p), power(p), len(Z)
-    M = Z / _linf_margin(Z).margin
-
-    def minus_dual(a: np.ndarray) -> tuple[float, np.ndarray]:
-        theta = M.T @ a
-        return (np.abs(theta) ** dual_p).sum() / dual_p - a.sum(), M @ potential.inverse_link(theta) - 1
-
-    a = _solvers.minimize_above_zero("X", minus_dual, np.full(n, 1 / n))
-    S = a > 1e-6 * a.max()
-    a[~S], a[S] = 0.0, _newton(_interpolation(M[S], np.ones(S.sum()), potential), a[S], 1e-13)[0]
-    return _normalised(Z, potential.inverse_link(M.T @ a), a, p)
+def _lp_margin(Z: np.ndarray, p: float, svm: HardMargin) -> NormMargin:
+    """For 1 < p < inf: the ``v`` of least lp norm with ``Uv >= h``, U with unit rows, from that of p = 2 on."""
+    U, norms = unit_rows(Z)
+    v, S = svm.w, svm.dual > 0
+    for q in 1 + np.geomspace(1, p - 1, 2 + int(2 * abs(math.log(p - 1)))):
+        size = np.abs(v).max()
+        v, a = _on_active_set(U, 1 / norms / size, q, v / size, S)
+        v, S = size * v, a > 0
+    return _normalised(Z, v, np.maximum(a, 0) / norms, p)
 
 
-def _interpolation(A: np.ndarray, b: np.ndarray, potential: Potential, theta0: float | np.ndarray = 0.0) -> Callable:
+def _on_active_set(
+    U: np.ndarray, h: np.ndarray, p: float, v: np.ndarray, S: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The v and multipliers a of ``Uv >= h``, ``U'a = link v``, from a v and a set of rows that are near theirs."""
+    S, solve = S.copy(), _least_power if p > 2 else _least_power_by_dual
+    for _ in range(3 * len(U)):
+        a = np.zeros(len(U))
+        v, a[S] = solve(U[S], h[S], p, v)
+        short = np.where(S, 0, h - U @ v)
+        if a.min() < -1e-12 * a.max():
+            S[a.argmin()] = False
+        elif short.max() > 1e-12 * (np.abs(U) @ np.abs(v)).max():
+            S[short.argmax()] = True
+        else:
+            break
+    return v, a
+
+
+def _least_power_by_dual(A: np.ndarray, b: np.ndarray, p: float, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The v of least lp norm with ``A v = b`` and its multipliers, by these, from a v that is near."""
+    potential = power(p)
+    nu = np.linalg.lstsq(A.T, potential.link(v), rcond=None)[0]
+    nu, _ = _newton(_interpolation(A, b, potential), nu, 1e-13)
+    return potential.inverse_link(A.T @ nu), nu
+
+
+def _least_power(A: np.ndarray, b: np.ndarray, p: float, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The same in the solutions themselves, in which powers above two are smooth."""
+    link, N = power(p).link, null_space(A)
+    v = v + np.linalg.lstsq(A, b - A @ v, rcond=None)[0]
+
+    def system(t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        w = v + N @ t
+        with np.errstate(all="ignore"):
+            return N.T @ link(w), (N.T * ((p - 1) * np.abs(w) ** (p - 2))) @ N
+
+    v = v + N @ _newton(system, np.zeros(N.shape[1]), 1e-13)[0]
+    return v, np.linalg.lstsq(A.T, link(v), rcond=None)[0]
+
+
+def _interpolation(
+    A: np.ndarray, b: np.ndarray, potential: Potential, theta0: float | np.ndarray = 0.0, unit: float = 1.0
+) -> Callable:
     """Residual of ``A w = b`` at ``w = g(theta0 + A' nu)`` and its Jacobian ``A diag(g') A'``, functions of ``nu``."""
 
     def system(nu: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         theta = theta0 + A.T @ nu
         with np.errstate(all="ignore"):
-            return A @ potential.inverse_link(theta) - b, (A * potential.inverse_link_derivative(theta)) @ A.T
+            w, slope = potential.inverse_link(theta) / unit, potential.inverse_link_derivative(theta) / unit
+            return A @ w - b / unit, (A * slope) @ A.T
 
     return system
 
@@ -359,8 +440,8 @@ def margin_direction(X: ArrayLike, y: ArrayLike, p: float = 2) -> NormMargin:
     p : float
         Order of the norm *on the weights*, from 1 to infinity. :math:`p = 1` and :math:`p = \infty` are linear
         programs,
-        :math:`p = 2` is :func:`implicitreg.flow.maxmargin.hard_margin`; another ``p`` is solved through its smooth
-        dual.
+        :math:`p = 2` is :func:`implicitreg.flow.maxmargin.hard_margin`; another ``p`` is reached from there by an
+        active set that is followed in ``p``.
 
     Returns
     -------
@@ -372,8 +453,9 @@ def margin_direction(X: ArrayLike, y: ArrayLike, p: float = 2) -> NormMargin:
     ValueError
         If shapes disagree, an entry is not finite, a label is not -1 or 1, ``p < 1``, or the data are not separable.
     RuntimeError
-        If the two sides of the duality differ by more than a relative 1e-8, or a linear program has no proved optimum:
-        for ``p`` very close to 1, or above about 6 on some data, or rows of very different sizes.
+        If the two sides of the duality differ by more than a relative 1e-8 and the rounding of their terms, or a linear
+        program has no proved optimum: for ``p`` within about 1/1000 of 1 on some data, or for columns of very different
+        sizes.
 
     Notes
     -----
@@ -397,9 +479,11 @@ def margin_direction(X: ArrayLike, y: ArrayLike, p: float = 2) -> NormMargin:
     svm = hard_margin(X, y)  # also says when the data are not separable
     if p == 2:
         return NormMargin(svm.w, svm.margin, svm.dual / svm.dual.sum())
-    result = _linf_margin(Z) if p == math.inf else _l1_margin(Z) if p == 1 else _lp_margin(Z, p)
+    result = _linf_margin(Z) if p == math.inf else _l1_margin(Z) if p == 1 else _lp_margin(Z, p, svm)
     bound, attained = _solvers.norm(Z.T @ result.dual, _dual_order(p)), (Z @ result.w).min() * result.margin
-    if not (abs(bound / result.margin - 1) <= 1e-8 >= abs(attained / result.margin - 1) and result.dual.min() >= 0):
+    rounding = 4 * _ROUNDING * len(Z) * _solvers.norm(np.abs(Z).T @ result.dual, _dual_order(p))  # which may cancel
+    within = 1e-8 * result.margin + rounding
+    if not (abs(bound - result.margin) <= within >= abs(attained - result.margin) and result.dual.min() >= 0):
         found = f"margin {result.margin:.9g} found, attained {attained:.9g}, bound from the dual {bound:.9g}"
         raise _solvers.SolverError(f"p = {p!r}: {found}")
     return result
@@ -800,21 +884,22 @@ def mirror_limit(X: ArrayLike, y: ArrayLike, potential: Potential, w0: ArrayLike
     """
     X, y = check.data(X, y)
     theta0 = _start_in_domain(w0, X.shape[1], potential)
-    U, s, Vt = np.linalg.svd(X, full_matrices=False)
-    keep = s > s[0] * max(X.shape) * np.finfo(float).eps
-    A, b = Vt[keep], U[:, keep].T @ y / s[keep]
-    scale = np.linalg.norm(y)
-    if np.linalg.norm(X @ (A.T @ b) - y) > 1e-9 * scale:
+    rows = _solvers.equations(X, y)
+    if rows.off > 1e-9:
         raise ValueError(f"y = {y}: expected targets for which Xw = y has a solution")
-    system = _interpolation(A, b, potential, theta0)
-    r0 = system(np.zeros(b.size))[0]
-    scale = float(np.linalg.norm(b) + np.linalg.norm(r0))
-    # The Jacobian may vanish or blow up at the start (powers): begin at the best of many points on the steepest ray.
-    ray = -_dual_distance(potential, theta0, A.T @ b) * r0 / (scale or 1.0)
-    nu = min((c * ray for c in np.r_[0, 10.0 ** np.arange(-12, 7)]), key=lambda nu: _size(system(nu)[0]))
-    nu, size = _newton(system, nu, 1e-14 * scale)
-    if size > 1e-9 * scale:
-        raise ValueError(f"y = {y}: found no solution of Xw = y in the domain of the potential (residual {size:.1e})")
+    A, b = rows.Vt, rows.Vt @ rows.x
+    r0 = A @ potential.inverse_link(theta0) - b
+    unit = _solvers.norm(b) + _solvers.norm(r0)
+    if unit == 0 or not r0.any():
+        return potential.inverse_link(theta0)
+    system = _interpolation(A, b, potential, theta0, unit)
+    # The Jacobian may vanish or blow up at the start (powers, exponentials): begin on the steepest ray.
+    ray = -_dual_distance(potential, theta0, A.T @ b) * r0 / _solvers.norm(r0)
+    first = _dot(r0 / unit, ray)
+    nu, size = _newton(system, _along(lambda h: _dot(system(h * ray)[0], ray), abs(first) / 2) * ray, 1e-14)
+    if size > 1e-9:
+        raise ValueError(f"y = {y}: found no solution of Xw = y in the domain of the potential (Newton's method leaves "
+                         f"{size:.1e}, relatively): expected one, and a w0 not too near the boundary")  # fmt: skip
     return potential.inverse_link(theta0 + A.T @ nu)
 
 

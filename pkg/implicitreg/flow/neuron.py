@@ -352,10 +352,11 @@ def _problem(
     if not np.isfinite(v).all():
         i = int(np.argmin(np.isfinite(v)))
         raise ValueError(f"y[{i}] = {y[i]:g}, where inverse gives {v[i]}: expected targets in the range of psi")
-    step = np.linalg.lstsq(X, v - X @ w0, rcond=_cutoff(X))[0]
-    off = np.linalg.norm(X @ (w0 + step) - v)
-    if off > 1e-8 * (np.linalg.norm(v) + np.linalg.norm(X @ w0)):
-        raise ValueError(f"inverse(y) is off by {off:.1e} from every Xw: expected y = psi(Xw) for some w")
+    step = _solvers.equations(X, v - X @ w0).x
+    terms = np.abs(v) + np.abs(X) @ (np.abs(w0) + np.abs(step))
+    off = float((np.abs(X @ (w0 + step) - v) / np.where(terms > 0, terms, 1)).max())
+    if off > 1e-8:
+        raise ValueError(f"inverse(y) is off by {off:.1e} from every Xw, relatively: expected y = psi(Xw) for some w")
     return X, v, w0, step
 
 

@@ -241,13 +241,16 @@ def _tilt(slope: float, z: np.ndarray, p: np.ndarray) -> float:
     """The s with the sign of the slope that solves s slope = log E exp(-s z); infinite where none does."""
     sign = math.copysign(1.0, slope)
     z, slope = z * sign, abs(slope)
+    z = z - p @ z  # 0 but for rounding, which a slope may be as small as
     if slope >= -z.min() * (1 - 1e-14):  # or as good as equal, which rounding would turn into a huge number
         return sign * math.inf
 
     def excess(s: float) -> float:  # increases with s, from -slope at 0, to -min z - slope
         top = -s * z.min()
-        log = math.log1p(p @ np.expm1(-s * z)) if top < 1 else top + math.log(p @ np.exp(-s * z - top))
-        return log / s - slope
+        if top > 1:
+            return (top + math.log(p @ np.exp(-s * z - top))) / s - slope
+        rise = -p @ (z * _beyond_linear(-s * z))  # (E exp(-s z) - 1) / s
+        return (math.log1p(s * rise) / s if s * rise > 1e-18 else rise) - slope
 
     high = 2 * slope / (p @ z**2)
     while excess(high) < 0:
@@ -256,3 +259,10 @@ def _tilt(slope: float, z: np.ndarray, p: np.ndarray) -> float:
     while excess(low) > 0:
         low /= 2
     return sign * float(brentq(excess, low, high, xtol=1e-15 * high, rtol=1e-14))
+
+
+def _beyond_linear(u: np.ndarray) -> np.ndarray:
+    """(exp(u) - 1 - u) / u, from its series where it would cancel."""
+    series = u / 2 * (1 + u / 3 * (1 + u / 4 * (1 + u / 5 * (1 + u / 6))))
+    small = np.abs(u) < 1e-3
+    return np.where(small, series, (np.expm1(u) - u) / np.where(small, 1, u))
