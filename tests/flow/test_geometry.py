@@ -1,5 +1,7 @@
 """Tails and geometries: against grids, linear programs' duals, ODE solvers, proven bounds and closed forms."""
 
+import pickle
+
 import mpmath
 import numpy as np
 import pytest
@@ -407,3 +409,12 @@ def test_a_gradient_above_rounding_is_followed():
     """Control: a difference of 1e-12 between two classes is data, not noise."""
     step = geo.steepest_descent([[1.0, 1.0], [1.0, -1.0 + 1e-12]], [1, 1], np.inf, 1.0, 1)
     np.testing.assert_allclose(step, [1, 1], rtol=1e-11)
+
+
+@pytest.mark.parametrize("potential", [geo.quadratic(), geo.entropy(), geo.hypentropy(0.3), geo.power(3.0)])
+def test_a_potential_can_be_sent_to_another_process(potential):
+    there, x = pickle.loads(pickle.dumps(potential)), np.array([0.5, 2.0])
+    for name in ("link", "inverse_link", "inverse_link_derivative"):
+        assert np.array_equal(getattr(there, name)(x), getattr(potential, name)(x))
+    assert "lambda" not in repr(potential)
+    assert "partial" not in repr(potential)

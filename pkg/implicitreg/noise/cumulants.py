@@ -17,6 +17,9 @@ from numpy.typing import ArrayLike
 __all__ = ["Cumulants", "cumulants", "third_cumulant"]
 
 
+MAX_CUBE = 1000  # rows of a tensor of third order: 8 GB
+
+
 @dataclass(frozen=True)
 class Cumulants:
     """The second, third and fourth cumulant; see :func:`cumulants`."""
@@ -125,6 +128,7 @@ def third_cumulant(kind: str, G: ArrayLike, b: int, *, B: int | None = None) -> 
     [[[2.]]] [[[0.]]]
     """
     G = _validate.matrix("G", G)
+    _validate.integer("the rows of G", len(G), high=MAX_CUBE)
     n, b, B = _checked_sizes(kind, G.shape[1], b, B)
     a = _relevant(kind, G)
     return _third(kind, n, b) * np.einsum("in,jn,kn->ijk", a, a, a, optimize=True)
