@@ -8,7 +8,7 @@ from implicitreg.diagrams import corollaries, landscapes
 from implicitreg.ensembles import particles
 from implicitreg.flow import diagonal, factorization, geometry, homogeneous, maxmargin
 from implicitreg.gap import one_data_set, onestep, training_sets
-from implicitreg.noise import escape, leastsquares, msgd, replicas, sampling
+from implicitreg.noise import cumulants, escape, leastsquares, msgd, replicas, sampling
 from torch import nn
 
 MANY = 10**30
@@ -53,6 +53,18 @@ REFUSED = {
     "training points": ("N", lambda: particles.gd(QUADRATIC, 0.1, 10, 10, N=MANY, seed=0)),
     "points": ("N", lambda: particles.points(QUADRATIC, 10, N=MANY, seed=0)),
     "weights": ("size", lambda: sampling.draw("sgd", 10, 2, rng=RNG, size=MANY)),
+    "draws with replacement": ("b", lambda: sampling.draw("sgd", 3, 10**12, rng=RNG)),
+    "draws with replacement, many times": ("size", lambda: sampling.draw("sgd", 3, 10**6, rng=RNG, size=10**4)),
+    "coins": ("b", lambda: sampling.draw("binomial", 3, MANY, rng=RNG)),
+    "weights of many examples": ("n", lambda: sampling.draw("gaussian_cov", 10**12, 3, rng=RNG)),
+    "covariance of weights": ("n", lambda: sampling.covariance("sgd", 10**6, 3)),
+    "covariance of noisy weights": ("n", lambda: sampling.minibatch_covariance(0.1, 10**6, 2, centred=True,
+                                                                               replacement=True)),
+    "covariance of gradients": ("the rows of G", lambda: sampling.gradient_covariance("sgd", np.ones((10**6, 2)), 1)),
+    "third cumulant": ("the rows of G", lambda: cumulants.third_cumulant("sgd", np.ones((5000, 2)), 1)),
+    "one minibatch": ("B", lambda: sampling.draw_minibatch(0.1, 10, 10**12, rng=RNG, centred=True, replacement=True)),
+    "one minibatch of many": ("n", lambda: sampling.draw_minibatch(0.1, 10**12, 2, rng=RNG, centred=True,
+                                                                   replacement=False)),
     "minibatches": ("size", lambda: sampling.draw_minibatch(0.1, 10, 2, rng=RNG, size=MANY, centred=True,
                                                             replacement=True)),
     "training": ("steps", lambda: training.run(LINEAR, (ROWS, TARGETS), weights=lambda t: ([0], [1.0]), eta=0.1,

@@ -969,3 +969,10 @@ def test_bad_arguments_are_named(arguments, error, message):
 
 def test_every_data_error_is_a_value_error():
     assert issubclass(DataError, ValueError)
+
+
+def test_a_dataset_of_many_classes_is_shown_in_brief():
+    classes = tuple(f"class {k}" for k in range(65_536))
+    many = datasets.Dataset(np.zeros((1, 1, 2, 2), np.float32), np.zeros(1, np.int64), classes, "all", "here")
+    assert "classes=<65536 items>" in repr(many)
+    assert len(repr(many)) < 500

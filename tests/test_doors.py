@@ -248,7 +248,7 @@ def test_results_print_in_one_line():
     assert len(digits) < 300
     problem = repr(ir.FiniteProblem([lambda t: t.sum(), torch.sum], [0.5, 0.5], [1.0]))
     assert problem == ("FiniteProblem(losses=(<lambda>, sum), probabilities=array([0.5, 0.5]), theta0=array([1.]))")
-    assert repr(neuron.sigmoid) == "Activation(value=expit, inverse=logit, derivative=<lambda>)"
+    assert repr(neuron.sigmoid) == "Activation(value=expit, inverse=logit, derivative=_sigmoid_slope)"
     wide = moments(nn.Linear(100, 1), square, torch.rand(4, 100), torch.rand(4))
     for thing in (geometry.entropy(), homogeneous.ReLU(X, Y, 2), wide):
         assert " at 0x" not in repr(thing)

@@ -30,8 +30,8 @@ def test_unanswered_is_no_error(label, empty, capsys):
     ("answer", "words"),
     [
         (3.0, "expected a function, got float"),
-        (lambda X, y, w0: w0[:2], "expected shape (5,), got shape (2,)"),
-        (lambda X, y, w0: 1.0, "expected shape (5,), got one number"),
+        (lambda X, y, w0: w0[:2], "expected shape (6,), got shape (2,)"),
+        (lambda X, y, w0: 1.0, "expected shape (6,), got one number"),
         (lambda X, y, w0: "w0", "expected numbers, got str"),
         (lambda X, y, w0: list("abcde"), "expected numbers, got list"),
         (lambda X, y, w0: w0 + 0j, "expected real numbers, got complex ones; is .real meant?"),
@@ -47,14 +47,30 @@ def test_unanswered_is_no_error(label, empty, capsys):
         (lambda X, y, w0: [*w0[:4], None], "not answered yet: a part of it is missing"),
         (lambda X, y: 0, "your function raised TypeError: <lambda>() takes 2 positional arguments but 3 were given"),
         (lambda X, y, w0: sys.exit("bye"), "your function raised SystemExit: bye"),
-        (lambda X, y, w0: np.full(5, np.nan), "not yet. Hint: the part of w0 that no example sees"),
-        (lambda X, y, w0: np.full(5, 1e308), "not yet. Hint: the part of w0 that no example sees"),
+        (lambda X, y, w0: np.full(len(w0), np.nan), "not yet. Hint: the part of w0 that no example sees"),
+        (lambda X, y, w0: np.full(len(w0), 1e308), "not yet. Hint: the part of w0 that no example sees"),
     ],
 )
 def test_other_answers_are_explained(answer, words, capsys):
     with warnings.catch_warnings(action="error"):
         assert not exercises.check("minnorm-start", answer)
     assert capsys.readouterr().out.startswith(f"minnorm-start: {words}")
+
+
+class Raises:
+    """A number whose value cannot be had."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def __float__(self):
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [KeyError("w"), RuntimeError("late"), ZeroDivisionError("by 0"), SystemExit("bye")])
+def test_an_entry_that_raises_is_explained(error):
+    says = exercises.grade("minnorm-start", lambda X, y, w0: [*w0[:-1], Raises(error)]).says
+    assert says == f"expected numbers, got Raises: {type(error).__name__}: {error}"
 
 
 def landing(X, y, w0):

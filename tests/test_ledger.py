@@ -76,3 +76,12 @@ def test_explain_unknown_names_neighbours():
         ValueError, match="id = 'hegde-eratum-2': expected a claim of the ledger, such as 'hegde-erratum-2'"
     ):
         ledger.explain("hegde-eratum-2")
+
+
+def test_what_a_caller_writes_into_a_claim_changes_no_later_answer():
+    claim = next(c for c in ledger.claims() if "heading" in c.where)
+    before = dict(claim.where)
+    claim.where["heading"] = "elsewhere"
+    ledger.explain(claim.id).where.clear()
+    assert ledger.explain(claim.id).where == before
+    assert next(c for c in ledger.claims() if c.id == claim.id).where == before

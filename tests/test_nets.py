@@ -217,3 +217,25 @@ def test_ghosts_are_batches_of_their_own():
     torch.testing.assert_close(ghost(x), blocks, rtol=0, atol=1e-12)
     torch.testing.assert_close(ghost.eval()(x), plain.eval()(x), rtol=0, atol=1e-12)  # after the same updates
     assert (blocks - plain.train()(x)).abs().max() > 0.01
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: nets.mlp((3, 4, 2), seed=1),
+        lambda: nets.conv((1, 2, 3), 2, size=8, seed=1),
+        lambda: nets.small_conv(3, seed=1),
+        lambda: nets.vgg11(3, width=2, seed=1),
+        lambda: nets.resnet18(3, width=8, seed=1),
+        lambda: nets.resnet18(3, width=8, norm="batch", ghost=2, seed=1),
+    ],
+    ids=["mlp", "conv", "small_conv", "vgg11", "group norm", "ghost batch norm"],
+)
+def test_building_a_network_neither_moves_nor_reads_the_generator_of_all(build):
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    one = build().state_dict()
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(6)
+    other = build().state_dict()
+    assert all(torch.equal(one[name], other[name]) for name in one)

@@ -29,6 +29,51 @@ def test_a_number_that_is_not_finite_leaves_nothing_behind(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+CIRCLE = [1]
+CIRCLE.append(CIRCLE)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "words"),
+    [
+        ({"results": {"x": "\ud800"}}, ValueError, r"trial: a text in results has the lone surrogate \\ud800"),
+        ({"device": "\udfff"}, ValueError, "trial: a text in device has the lone surrogate"),
+        ({"settings": {"\ud800": 1}}, ValueError, "trial: a text in settings has the lone surrogate"),
+        ({"results": {"x": CIRCLE}}, ValueError, "trial: a value in results holds itself"),
+        ({"results": {"x": [float("inf")]}}, ValueError, "trial: a number is not finite in results"),
+        ({"results": {"a": {1: 2, "b": 3}}}, TypeError, "trial: results: expected .* keys of one type"),
+        ({"settings": {"a": {1, 2}}}, TypeError, "trial: settings: expected plain JSON values"),
+        ({"seeds": [1.7]}, TypeError, r"seeds\[0\] = 1.7: expected an integer"),
+        ({"seeds": [0, "1"]}, TypeError, r"seeds\[1\] = '1': expected an integer"),
+        ({"seeds": 3}, TypeError, "seeds is a int"),
+    ],
+)
+def test_what_is_no_json_is_named_and_leaves_nothing_behind(changes, error, words, tmp_path):
+    with pytest.raises(error, match=words):
+        save(tmp_path, **changes)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("broken", ["replace", "chmod"])
+def test_a_failed_write_leaves_what_was_there(broken, tmp_path, monkeypatch):
+    before = save(tmp_path).read_text()
+
+    def full(*_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(records.os, broken, full)
+    with pytest.raises(OSError, match="no space left"):
+        save(tmp_path, results={"x": 1})
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("trial.json", before)]
+
+
+@pytest.mark.parametrize("text", [b"{", b"", b'{"name": "\xff"}', b"[1]", b"[" * 10**5])
+def test_a_damaged_record_is_named(text, tmp_path):
+    (tmp_path / "half.json").write_bytes(text)
+    with pytest.raises(ValueError, match=r"half\.json (is damaged|holds a list): expected the JSON of a record"):
+        records.load("half", folder=tmp_path)
+
+
 @pytest.mark.parametrize("name", ["../x", "A", "", "x.json"])
 def test_bad_names_are_refused(name, tmp_path):
     with pytest.raises(ValueError, match="name = "):

@@ -6,6 +6,7 @@ from dataclasses import fields
 from typing import Any
 
 MOST = 6  # numbers, or functions, that are shown one by one
+LETTERS = 500  # of the longest value that is shown whole
 
 
 def brief(thing: Any) -> str:
@@ -23,5 +24,9 @@ def _shown(value: Any) -> str:
     if isinstance(value, tuple) and any(map(callable, value)):
         return f"({', '.join(map(_shown, value))})" if len(value) <= MOST else f"<{len(value)} functions>"
     if callable(value):
-        return getattr(value, "__name__", type(value).__name__)
-    return repr(value)
+        named = getattr(value, "func", value)  # of a partial one, what it is a part of
+        return getattr(named, "__name__", type(value).__name__)
+    text = repr(value)
+    return (
+        text if len(text) <= LETTERS else f"<{len(value)} items>" if hasattr(value, "__len__") else text[:LETTERS] + "…"
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import textwrap
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from typing import Any
 
@@ -83,9 +83,8 @@ class Claim:
         return f"**{self.id}**\n\n" + "\n".join(f"- *{k}*: {v}" for k, v in self._rows())
 
 
-@cache
 def claims() -> tuple[Claim, ...]:
-    """All entries, in the order of the file.
+    """All entries, in the order of the file; they are the caller's own.
 
     Raises
     ------
@@ -97,6 +96,11 @@ def claims() -> tuple[Claim, ...]:
     >>> len({c.id for c in claims()}) == len(claims())
     True
     """
+    return tuple(replace(claim, where=dict(claim.where)) for claim in _ledger())
+
+
+@cache
+def _ledger() -> tuple[Claim, ...]:
     return parse((_places.BOOK / "claims.yml").read_text("utf8"))
 
 

@@ -15,11 +15,14 @@ __all__ = ["GhostBatchNorm", "conv", "mlp", "resnet18", "small_conv", "vgg11"]
 
 _ACTIVATIONS = {"tanh": (nn.Tanh, 1), "relu": (nn.ReLU, 2)}  # and c, the variance of a weight times its fan-in
 
+_UNTOUCHED = torch.random.fork_rng(devices=[])  # layers draw weights at first, from the generator of all
+
 _GROUP = 8  # channels that are normalized together
 MAX_WIDTH = 1_000_000  # units, channels or pixels
 MAX_WEIGHTS = 10**9  # of one layer: 8 GB
 
 
+@_UNTOUCHED
 def mlp(
     widths: Sequence[int], *, activation: str = "tanh", gain: float = 1.0, seed: int = 0,
     dtype: torch.dtype = torch.float64,
@@ -80,6 +83,7 @@ def mlp(
     return nn.Sequential(*layers[:-1])
 
 
+@_UNTOUCHED
 def conv(
     channels: Sequence[int], classes: int, *, size: int, seed: int = 0, dtype: torch.dtype = torch.float64
 ) -> nn.Sequential:
@@ -133,6 +137,7 @@ def conv(
     return nn.Sequential(*layers, nn.Flatten(), _with_weight(nn.Linear(features, classes, dtype=dtype), W))
 
 
+@_UNTOUCHED
 def small_conv(
     classes: int, *, channels: int = 1, size: int = 28, seed: int = 0, dtype: torch.dtype = torch.float64
 ) -> nn.Sequential:
@@ -187,6 +192,7 @@ def small_conv(
     return _he(nn.Sequential(*layers), _generator(seed, dtype))
 
 
+@_UNTOUCHED
 def vgg11(
     classes: int, *, channels: int = 3, width: int = 64, seed: int = 0, dtype: torch.dtype = torch.float64
 ) -> nn.Sequential:
@@ -244,6 +250,7 @@ def vgg11(
     return _he(nn.Sequential(*layers, nn.Linear(8 * w, classes, dtype=dtype)), generator)
 
 
+@_UNTOUCHED
 def resnet18(
     classes: int, *, channels: int = 3, width: int = 64, norm: str = "group", ghost: int | None = None, seed: int = 0,
     dtype: torch.dtype = torch.float64,

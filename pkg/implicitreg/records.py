@@ -64,7 +64,9 @@ def save(
     Raises
     ------
     ValueError
-        If the name has other characters, or a number is not finite.
+        If the name has other characters, a number is not finite, a text is no Unicode, or a value holds itself.
+    TypeError
+        If a seed is no integer, a value is not plain JSON, or the keys of one mapping are not of one type.
 
     Examples
     --------
@@ -96,34 +98,49 @@ def load(name: str, *, folder: str | Path | None = None) -> dict[str, Any]:
     Raises
     ------
     ValueError
-        If there is no such record (those that exist are named) or it lacks a key.
+        If there is no such record (those that exist are named), it is damaged, or it lacks a key.
     """
     folders = [_path("folder", folder)] if folder is not None else list(dict.fromkeys([_places.written(), FOLDER]))
     path = next((p for f in folders if (p := f / f"{_name(name)}.json").exists()), None)
     if path is None:
         have = ", ".join(sorted({p.stem for f in folders for p in f.glob("*.json")})) or "none"
         raise ValueError(f"name = {name!r}: expected a record in {' or '.join(map(str, folders))}; there: {have}")
-    record = json.loads(path.read_text("utf8"))
+    try:
+        record = json.loads(path.read_text("utf8"))
+    except (ValueError, RecursionError) as error:  # not JSON, or not UTF-8
+        raise ValueError(f"{path} is damaged: expected the JSON of a record ({error})") from error
+    if not isinstance(record, dict):
+        raise ValueError(f"{path} holds a {type(record).__name__}: expected the JSON of a record, with its keys")
     if missing := KEYS - set(record):
         raise ValueError(f"record {name!r} lacks {sorted(missing)}: run the experiment again")
     return record
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> Path:
-    """Sorted, indented JSON, written to a temporary file and moved into place."""
+    """Sorted, indented JSON, written to a temporary file and moved into place; a failure leaves nothing behind.
+
+    Raises
+    ------
+    ValueError
+        If a number is not finite, a text is no Unicode, or a value holds itself; the key is named.
+    TypeError
+        If a value is not plain JSON, or the keys of one mapping are not of one type.
+    """
     path, content = _path("path", path), _validate.mapping("content", content)
     try:
-        text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
-    except ValueError as error:
-        raise ValueError(f"{path.stem}: a number is not finite: expected finite numbers ({error})") from error
-    except TypeError as error:
-        raise TypeError(f"content of {path.stem}: {error}; expected JSON values") from error
+        data = _encoded(content)
+    except _UNFIT as error:
+        raise _explained(path.stem, content, error) from error
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    with os.fdopen(handle, "w", encoding="utf8", newline="\n") as file:
-        file.write(text)
-    os.chmod(temporary, 0o644)
-    os.replace(temporary, path)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
     return path
 
 
@@ -131,6 +148,34 @@ def _path(name: str, value: Any) -> Path:
     if not isinstance(value, str | Path):
         raise TypeError(f"{name} is a {type(value).__name__}: expected a path")
     return Path(value)
+
+
+_UNFIT = (ValueError, TypeError, RecursionError)  # what `json.dumps` and `str.encode` raise
+
+
+def _encoded(content: Any) -> bytes:
+    return f"{json.dumps(content, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False)}\n".encode()
+
+
+def _explained(name: str, content: Mapping[str, Any], error: Exception) -> Exception:
+    """The error in words, with the key whose value is at fault; where none is, the keys themselves are."""
+    key = next((key for key, value in content.items() if not _fits(value)), "its keys")
+    if isinstance(error, UnicodeEncodeError):
+        letter = error.object[error.start].encode("unicode_escape").decode()
+        return ValueError(f"{name}: a text in {key} has the lone surrogate {letter}: expected Unicode")
+    if isinstance(error, RecursionError) or "Circular" in str(error):
+        return ValueError(f"{name}: a value in {key} holds itself, or is too deep: expected a tree of values ({error})")
+    if isinstance(error, ValueError):
+        return ValueError(f"{name}: a number is not finite in {key}: expected finite numbers ({error})")
+    return TypeError(f"{name}: {key}: expected plain JSON values, and keys of one type in each mapping ({error})")
+
+
+def _fits(value: Any) -> bool:
+    try:
+        _encoded(value)
+    except _UNFIT:
+        return False
+    return True
 
 
 def _name(name: str) -> str:

@@ -132,3 +132,59 @@ def test_a_matrix_that_an_exercise_forbids_does_not_fit(way):
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
     assert "Unable to allocate" in says
+
+
+FUNCTIONS = [label for label in RIGHT if exercises._find(label).draw]
+SAME_LENGTH = {
+    ("escape-exponent", 0): "three steps, one of them 0, whose skewness is drawn",
+    ("escape-exponent", 1): "their chances",
+    ("minnorm-straight", 0): "the exercise says two rows",
+    ("minnorm-straight", 1): "their labels",
+    ("predictions-chain", 0): "so many weights that their Hessian does not fit",
+    ("predictions-chain", 1): "so many weights",
+    ("resummation-three", 2): "one flat direction, two soft ones and two others",
+    ("resummation-three", 3): "one flat direction, two soft ones and two others",
+    ("resummation-three", 4): "one flat direction, two soft ones and two others",
+    ("sampling-many", 0): "so many examples that a matrix of their pairs does not fit",
+    ("twonumbers-weights", 0): "so many draws that their means can be judged",
+}
+NOT_NEEDED = {("twonumbers-weights", 0): "other numbers with the same law do as well: only means are judged"}
+
+
+def drawn(label):
+    """The arguments of all trials, one list for each."""
+    exercise, rng = exercises._find(label), np.random.default_rng(exercises.SEED)
+    return list(zip(*(exercise.draw(rng) for _ in range(exercise.trials)), strict=True))
+
+
+def ignoring(label, k):
+    """The right answer, for which argument k is always what it first was; an array has the shape that it should."""
+    first = []
+
+    def answer(*inputs):
+        first.append(inputs[k])
+        value = np.resize(first[0], inputs[k].shape) if isinstance(inputs[k], np.ndarray) else first[0]
+        return RIGHT[label](*inputs[:k], value, *inputs[k + 1 :])
+
+    return answer
+
+
+@pytest.mark.parametrize("label", FUNCTIONS)
+def test_an_answer_that_ignores_an_argument_is_not_right(label):
+    for k, values in enumerate(drawn(label)):
+        if callable(values[0]):  # its values are an argument's, too: `chosen-step` tries them in its own tests
+            continue
+        assert any(not np.array_equal(value, values[0]) for value in values), f"argument {k} is always the same"
+        assert exercises.grade(label, ignoring(label, k)).right == ((label, k) in NOT_NEEDED), f"argument {k}"
+
+
+@pytest.mark.parametrize("label", FUNCTIONS)
+def test_no_length_is_the_same_in_all_trials(label):
+    for k, values in enumerate(drawn(label)):
+        if isinstance(values[0], np.ndarray):
+            lengths = [len(set(axis)) for axis in zip(*(value.shape for value in values), strict=True)]
+            assert (min(lengths) == 1) == ((label, k) in SAME_LENGTH), f"argument {k} has {lengths} lengths an axis"
+
+
+def test_exceptions_name_exercises():
+    assert {label for label, _ in [*SAME_LENGTH, *NOT_NEEDED]} <= set(FUNCTIONS)

@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from implicitreg.exercises import check
+from implicitreg.exercises import check, grade
+from implicitreg.exercises.chosen import _weighted
 from scipy.stats import norm
 from scipy.stats import t as student
 
@@ -37,7 +38,6 @@ RIGHT = {
 WRONG = {
     "chosen-weaker": [7 / 6, 3.5, 100, 14, 49],
     "chosen-step": [
-        lambda theta, W, gradients, eta: theta - eta * W @ gradients(np.arange(len(W))),
         lambda theta, W, gradients, eta: step(theta, W * (W > 0), gradients, eta),
         lambda theta, W, gradients, eta: step(theta, W / np.count_nonzero(W), gradients, eta),
         lambda theta, W, gradients, eta: step(theta, W, gradients, -eta),
@@ -84,3 +84,30 @@ WRONG = {
 )  # fmt: skip
 def test_other_forms_of_the_right_answer(label, answer):
     assert check(label, answer)
+
+
+@pytest.mark.parametrize("ask", [lambda W: slice(None), lambda W: np.arange(len(W)), lambda W: W == 0, lambda W: -1])
+def test_a_gradient_without_weight_is_refused(ask):
+    _, W, gradients, _ = _weighted(np.random.default_rng(0))
+    assert W[-1] == 0
+    with pytest.raises(IndexError, match="asks for an example whose weight is zero"):
+        gradients(ask(W))
+
+
+def everyone(theta, W, gradients, eta):
+    return theta - eta * np.nansum(W[:, None] * gradients(slice(None)), 0)
+
+
+def catching(theta, W, gradients, eta):
+    moved = theta.copy()
+    for i, weight in enumerate(W):
+        try:
+            moved -= eta * weight * gradients(i)
+        except IndexError:
+            continue
+    return moved
+
+
+def test_asking_for_everyone_is_not_right_even_where_the_refusal_is_caught():
+    assert grade("chosen-step", everyone).says.startswith("your function raised IndexError: gradients(slice(None")
+    assert grade("chosen-step", catching).says.startswith("not yet. Hint: who has a weight")

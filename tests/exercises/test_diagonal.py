@@ -54,6 +54,11 @@ WRONG = {
         lambda x, i: 1 / favour(x, i),
         lambda x, i: np.where(np.arange(len(x)) == i, 1, 0.1),
         lambda x, i: np.where(np.arange(len(x)) == i, 1, 1e-4),
+        *(
+            lambda x, i, far=far: np.where(np.arange(len(x)) == i, far, 1)
+            for far in (1e101, 1e110, 1e150, 1e200, 1e308)
+        ),
+        lambda x, i: np.where(np.arange(len(x)) == i, 1e308, 1e-300),
         lambda x, i: np.where(np.arange(len(x)) == i, 2, 1) * x,
         lambda x, i: 1 / x,
         lambda x, i: np.zeros_like(x),

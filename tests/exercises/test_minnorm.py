@@ -1,6 +1,8 @@
 """Exercises on least squares: right answers are right, and the likely mistakes are not."""
 
 import numpy as np
+import pytest
+from implicitreg.exercises import grade
 from implicitreg.flow import minnorm
 
 
@@ -33,6 +35,8 @@ WRONG = {
         lambda X, y: minnorm.limit(X, y) + np.linalg.svd(X)[2][-1],
         lambda X, y: minnorm.limit(X, y) + np.ones(X.shape[1]),
         lambda X, y: np.linalg.svd(X)[2][0],
+        *(lambda X, y, far=far: far * np.linalg.svd(X)[2][0] for far in (1e8, 1e12, 1e16, 1e200)),  # for any y
+        lambda X, y: minnorm.limit(X, y) + 1e-9 * np.ones(X.shape[1]),
     ],
     "minnorm-fastest": [  # the sum; the edge of stability; the smallest singular value, 0 or not; the mean of the two
         lambda X: minnorm.step_sizes(X).best,
@@ -54,3 +58,12 @@ WRONG = {
         lambda X, y, w: np.eye(len(w)) + np.outer(w - X.T @ y, X.T @ y) / ((X.T @ y) @ (X.T @ y)),
     ],
 }
+
+
+@pytest.mark.parametrize("far", [1e-7, 1e-5, 1.0, 1e5])
+@pytest.mark.parametrize("k", [0, 1])
+def test_a_start_beside_a_solution_is_straight_at_any_distance(far, k):
+    def beside(X, y):
+        return np.linalg.pinv(X) @ y + far * np.linalg.svd(X)[2][k]
+
+    assert grade("minnorm-straight", beside).right

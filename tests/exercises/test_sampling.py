@@ -63,6 +63,11 @@ WRONG = {
         lambda eps, b: weights(eps, b, less=0),
         lambda eps, b: weights(eps, b, centre=False),
         lambda eps, b: weights(eps, b, mean=False),
+        lambda eps, b: weights(np.abs(eps), b),
+        lambda eps, b: weights(eps**2, b),
+        lambda eps, b: weights(np.sign(eps), b),
+        lambda eps, b: weights(np.floor(eps), b),
+        lambda eps, b: weights(1.0 * (eps > 0), b),
         lambda eps, b: (
             weights(eps.T, b).T if eps.shape[0] == eps.shape[1] else weights(eps - eps.mean(0), b, centre=False)
         ),

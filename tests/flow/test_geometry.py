@@ -1,5 +1,7 @@
 """Tails and geometries: against grids, linear programs' duals, ODE solvers, proven bounds and closed forms."""
 
+import pickle
+
 import mpmath
 import numpy as np
 import pytest
@@ -491,3 +493,12 @@ def test_a_far_and_a_near_point_have_their_margin():
     assert (Z @ found.w).min() == pytest.approx(1, rel=1e-9)
     both = np.linalg.solve(Z, np.ones(2))
     np.testing.assert_allclose(found.w, both, rtol=1e-6)
+
+
+@pytest.mark.parametrize("potential", [geo.quadratic(), geo.entropy(), geo.hypentropy(0.3), geo.power(3.0)])
+def test_a_potential_can_be_sent_to_another_process(potential):
+    there, x = pickle.loads(pickle.dumps(potential)), np.array([0.5, 2.0])
+    for name in ("link", "inverse_link", "inverse_link_derivative"):
+        assert np.array_equal(getattr(there, name)(x), getattr(potential, name)(x))
+    assert "lambda" not in repr(potential)
+    assert "partial" not in repr(potential)

@@ -1,5 +1,7 @@
 """One neuron: where its flow ends, how fast, and the ReLU counterexample."""
 
+import pickle
+
 import numpy as np
 import pytest
 from implicitreg.flow import neuron
@@ -338,3 +340,10 @@ def test_a_flow_that_crosses_a_kink_arrives(unit):
     w0 = np.array([1.0, -1.0, 0.5])
     w = neuron.gradient_flow(unit * X, y, [1e4 / unit**2], psi.value, psi.derivative, w0 / unit)[0]
     np.testing.assert_allclose(w, neuron.limit(unit * X, y, psi.inverse, w0 / unit), atol=1e-8)
+
+
+@pytest.mark.parametrize("activation", [neuron.sigmoid, neuron.tanh, neuron.softplus, neuron.leaky_relu(0.2)])
+def test_an_activation_can_be_sent_to_another_process(activation):
+    there, x = pickle.loads(pickle.dumps(activation)), np.array([0.2, 0.7])
+    for name in ("value", "inverse", "derivative"):
+        assert np.array_equal(getattr(there, name)(x), getattr(activation, name)(x))

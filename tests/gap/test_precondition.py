@@ -102,6 +102,32 @@ def test_invariances():
     assert (low_rank(7.0 * rows, rank=4, lam=0.1).dense() - low_rank(rows, rank=4, lam=0.1).dense()).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("exponent", [-1060, -549, 515, 1020])
+def test_the_scale_of_the_gradients_leaves_P_as_it_is(exponent):
+    """By a power of two, to the last bit where no entry is rounded; the squares are out of range."""
+    rows = (64 * random_rows(9, 6)).round() / 64
+    P, Q = (low_rank(r, rank=4, rho=0.1) for r in (rows, torch.ldexp(rows, torch.tensor(exponent))))
+    assert torch.equal(Q.V, P.V)
+    assert torch.equal(Q.shrink, P.shrink)
+    assert torch.equal(Q.apply(rows), P.apply(rows))
+    assert float(low_rank(rows * 1e-60, rank=1, lam=float(P.eigenvalues[0]) * 1e-120).shrink) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("scale", [1e-40, 1e-25, 1e25, 1e37])
+def test_the_scale_of_gradients_in_float32(scale):
+    rows = random_rows(9, 6).float()
+    P, Q = (low_rank(r, rank=4, rho=0.1).dense() for r in (rows, rows * scale))
+    assert float((P - Q).abs().max()) < (1e-2 if scale == 1e-40 else 1e-5)  # digits of subnormal numbers are few
+
+
+def test_a_regularizer_out_of_all_proportion():
+    rows = random_rows(9, 6)
+    assert torch.equal(low_rank(rows * 1e-165, rank=4, lam=1.0).dense(), torch.eye(6, dtype=torch.float64))
+    stopped = low_rank(rows * 1e165, rank=5, lam=1.0)
+    assert torch.equal(stopped.shrink, torch.ones(5, dtype=torch.float64))
+    assert torch.equal(low_rank(rows.float(), rank=4, lam=1e300).dense(), torch.eye(6))
+
+
 # --- the optimizer ------------------------------------------------------------------------------------------
 
 

@@ -193,6 +193,53 @@ def test_float32_in_float32_out():
     assert float(m.trace) == 21 / 4
 
 
+@pytest.mark.parametrize("exponent", [-1070, -565, 500, 505])
+def test_moments_have_units(exponent):
+    """The squares vanish where they are below all numbers; the effective rank has no unit."""
+    K = np.round(np.random.default_rng(3).normal(size=(6, 9)), 1)
+    K = np.round(K @ K.T, 2)
+    one, other = gradstats.from_gram(K), gradstats.from_gram(np.ldexp(K, exponent))
+    if exponent > -1000:
+        assert float(other.r_eff) == float(one.r_eff)
+    assert float(other.r_eff) == pytest.approx(float(one.r_eff), rel=0.2)
+    for name, degree in (("sq_norm", 1), ("trace", 1), ("trace_Sigma2", 2), ("G_Sigma_G", 2), ("G4", 2)):
+        wanted = np.ldexp(np.ldexp(float(getattr(one, name)), exponent), (degree - 1) * exponent)
+        assert float(getattr(other, name)) == pytest.approx(wanted, rel=1e-12 if exponent > -1000 else 0.2, abs=0)
+
+
+def test_moments_beyond_the_numbers_are_refused():
+    K = torch.from_numpy(R8 @ R8.T)
+    for gram in (K * 1e160, (K * 1e25).float()):
+        with pytest.raises(ValueError, match=r"K has entries of size .*in the range of torch\.float"):
+            gradstats.from_gram(gram)
+    assert float(gradstats.from_gram((K * 1e-30).float()).r_eff) == pytest.approx(
+        float(gradstats.from_gram(K).r_eff), rel=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("size", "dtype", "p"),
+    [(1e-4, torch.float16, 4000), (150.0, torch.float16, 1), (1e-3, torch.bfloat16, 10**5), (1e17, torch.float32, 3)],
+)
+def test_halves_in_small_numbers(size, dtype, p):
+    """The squares of single entries, or their sum in between, are out of range; the trace is not."""
+    g = torch.full((p,), size).to(dtype)
+    wanted = 2 / 4 * p * (2 * float(g[0])) ** 2
+    assert float(gradstats.two_halves(g, -g, 2)) == pytest.approx(wanted, rel=4 * torch.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize(("size", "dtype"), [(6e4, torch.float16), (1e25, torch.float32), (1e160, torch.float64)])
+def test_a_trace_beyond_the_numbers_is_refused(size, dtype):
+    with pytest.raises(ValueError, match=f"g_B and g_C have entries of size .*range of {dtype}"):
+        gradstats.two_halves(torch.full((3,), size, dtype=dtype), torch.full((3,), -size, dtype=dtype), 4)
+
+
+def test_halves_have_a_derivative():
+    g = torch.tensor([3.0, 1.0], dtype=torch.float64, requires_grad=True)
+    gradstats.two_halves(g, torch.zeros(2, dtype=torch.float64), 4).backward()
+    assert g.grad.tolist() == [6.0, 2.0]
+
+
 K = R8 @ R8.T
 BAD_GRAM = {
     "not square": (K[:3], ValueError, r"K has shape \(3, 4\): expected \(n, n\)"),

@@ -368,3 +368,21 @@ def test_what_is_of_another_type_is_named():
     with pytest.raises(ValueError, match="read-only"):
         good.Sigma[0, 0] = 1.0
     assert leastsquares.SecondMoments.__name__ == "SecondMoments"
+
+
+@pytest.mark.parametrize("eta", [1e155, 1e200, 1e308])
+def test_a_step_whose_square_is_no_number_is_refused_by_name(eta):
+    law = LeastSquares([[1.0], [2.0]], [1.0, 0.0], [0.5, 0.5])
+    for call in (
+        lambda: run(law, 1, 1, eta, 3, [0.0]),
+        lambda: run_fixed(law.x, law.y, covariance("sgd", 2, 1), eta, 3, [0.0]),
+    ):
+        with pytest.raises(ValueError, match=r"eta = 1e\+\d+: the second moments overflow by step 1"):
+            call()
+
+
+def test_the_bound_for_tiny_inputs_and_a_step_whose_square_is_no_number():
+    """In units of 2^-510 for x the step has units of 2^1020."""
+    unit = 2.0**-510
+    law, tiny = (LeastSquares([[u], [2 * u]], [0.0, 0.0], [0.5, 0.5]) for u in (1.0, unit))
+    assert bound(tiny, 1, 1, 0.25 / unit**2, 5, [1 / unit]) == pytest.approx(bound(law, 1, 1, 0.25, 5, [1.0]))

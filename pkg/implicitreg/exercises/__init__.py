@@ -235,14 +235,14 @@ def _power(x: float) -> str:
 
 def _numbers(answer: Any) -> np.ndarray:
     """An answer as float64, or what it is instead of real numbers."""
-    if np.ma.is_masked(answer):
-        raise _Unfit("expected numbers, got an array with masked entries")
     try:
-        given = np.asarray(answer)
+        masked, given = np.ma.is_masked(answer), np.asarray(answer)
     except ValueError:
         raise _Unfit("expected rows of equal length, got a ragged list") from None
-    except Exception as error:  # a tensor that needs its gradient, an array on another device
+    except (Exception, SystemExit) as error:  # a tensor that needs its gradient, an array on another device
         raise _Unfit(f"expected numbers, got {type(answer).__name__}: {error}") from error
+    if masked:
+        raise _Unfit("expected numbers, got an array with masked entries")
     if given.dtype.kind == "c":
         raise _Unfit("expected real numbers, got complex ones; is .real meant?")
     if given.dtype.kind == "O":
@@ -264,3 +264,5 @@ def _number(exact: Any) -> float:
         raise _Unfit("expected numbers that float64 can hold, got a larger one") from None
     except (TypeError, ValueError):
         raise _Unfit(f"expected numbers, got {type(exact).__name__}") from None
+    except (Exception, SystemExit) as error:  # a number of the reader's own class may raise anything
+        raise _Unfit(f"expected numbers, got {type(exact).__name__}: {type(error).__name__}: {error}") from error

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from implicitreg.exercises import Exercise
+from implicitreg.exercises import Exercise, _relative_error
 from scipy.stats import ttest_rel
 
 __all__ = ["EXERCISES"]
@@ -15,18 +15,26 @@ Arrays = tuple[Any, ...]
 FOUR = np.array([[4.0, 0, 0, 0], [0, 1, -1, 0]])
 
 
+class _OnlyWeighted:
+    """The gradients of the examples in an index; raises, and remembers it, where one of them has no weight."""
+
+    def __init__(self, G: np.ndarray, W: np.ndarray) -> None:
+        self.G, self.none, self.misused = G, np.array(W == 0), False
+
+    def __call__(self, index: Any) -> np.ndarray:
+        if np.any(self.none[index]):
+            self.misused = True
+            raise IndexError(f"gradients({index}) asks for an example whose weight is zero")
+        return self.G[index]
+
+
 def _weighted(rng: np.random.Generator) -> Arrays:
     """Parameters, weights of which most are zero, gradients that can be had for the others only, a rate."""
-    n, d = int(rng.integers(6, 12)), 3
+    n, d = int(rng.integers(6, 12)), int(rng.integers(2, 6))
     G, W = rng.normal(size=(n, d)), np.zeros(n)
     used = rng.permutation(n)[: int(rng.integers(2, 5))]
     W[used] = rng.normal(0.3, 1, size=len(used))
-
-    def gradients(index: Any) -> np.ndarray:
-        rows = np.where(W[:, None] != 0, G, np.nan)
-        return rows[index]
-
-    return rng.normal(size=d), W, gradients, float(rng.uniform(0.05, 0.5))
+    return rng.normal(size=d), W, _OnlyWeighted(G, W), float(rng.uniform(0.05, 0.5))
 
 
 def _stepped(theta: np.ndarray, W: np.ndarray, gradients: Callable[[Any], np.ndarray], eta: float) -> np.ndarray:
@@ -36,6 +44,13 @@ def _stepped(theta: np.ndarray, W: np.ndarray, gradients: Callable[[Any], np.nda
         if weight != 0:
             moved -= eta * weight * gradients([i])[0]
     return moved
+
+
+def _asked_or_off(
+    answer: np.ndarray, truth: np.ndarray, theta: np.ndarray, W: np.ndarray, gradients: _OnlyWeighted, eta: float
+) -> float:
+    """The relative error; inf where a forbidden gradient was asked for, even if the answer caught the refusal."""
+    return np.inf if gradients.misused else _relative_error(answer, truth)
 
 
 def _gradients(rng: np.random.Generator) -> Arrays:
@@ -74,6 +89,7 @@ EXERCISES = {
     "chosen-step": Exercise(
         reference=_stepped,
         draw=_weighted,
+        error=_asked_or_off,
         hint="who has a weight, and of which sign may it be? And is the sum of weighted gradients divided by anything?",
     ),
     "chosen-isotropic": Exercise(

@@ -18,23 +18,29 @@ def _toy(rng: np.random.Generator) -> Arrays:
 
 
 def _weights(rng: np.random.Generator) -> Arrays:
-    return rng.normal(size=4), float(10 ** rng.uniform(-2, 0))
+    return rng.normal(size=int(rng.integers(2, 7))), float(10 ** rng.uniform(-2, 0))
 
 
 def _race(rng: np.random.Generator) -> Arrays:
-    """Entries of very different size: no fixed preference can make up for the largest."""
-    d = int(rng.integers(3, 7))
-    return 10 ** rng.uniform(-50, 50, size=d), int(rng.integers(d))
+    """Entries of similar or of very different size: no fixed preference suits both."""
+    d, reach = int(rng.integers(3, 7)), 150 if rng.random() < 0.7 else 5
+    return 10 ** rng.uniform(-reach, reach, size=d), int(rng.integers(d))
 
 
 def _problem(rng: np.random.Generator) -> Arrays:
-    return rng.normal(size=(2, 4)), rng.normal(size=2), float(10 ** rng.uniform(-1.5, 0))
+    n = int(rng.integers(1, 4))
+    return rng.normal(size=(n, n + int(rng.integers(1, 4)))), rng.normal(size=n), float(10 ** rng.uniform(-1.5, 0))
 
 
 def _lost(c: np.ndarray, _: np.ndarray, x: np.ndarray, i: int) -> float:
-    """0 if coordinate i grows first: 1/u_j = 1/(alpha c_j) - 3 x_j ∫ e dt, so the largest c_j x_j wins."""
-    speed = c * x
-    return 0.0 if (c > 0).all() and speed[i] > (1 + 1e-9) * np.delete(speed, i).max() else np.inf
+    """0 if coordinate i grows first: 1/u_j = 1/(alpha c_j) - 3 x_j ∫ e dt, so the largest c_j x_j wins.
+
+    Entries of c whose ratio is 100 orders of magnitude above that of the entries of x are no answer to this x.
+    """
+    if not (c > 0).all():
+        return np.inf
+    speed, reach = c * x, [np.ptp(np.log10(v)) for v in (c, x)]
+    return 0.0 if speed[i] > (1 + 1e-9) * np.delete(speed, i).max() and reach[0] < reach[1] + 100 else np.inf
 
 
 EXERCISES = {

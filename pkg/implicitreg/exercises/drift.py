@@ -14,8 +14,8 @@ Arrays = tuple[Any, ...]
 
 
 def _curvatures(rng: np.random.Generator) -> Arrays:
-    K = int(rng.integers(2, 6))
-    h, p = rng.uniform(0.2, 3, size=3), rng.dirichlet(np.ones(3) * 5)
+    K, kinds = int(rng.integers(2, 6)), int(rng.integers(2, 6))
+    h, p = rng.uniform(0.2, 3, size=kinds), rng.dirichlet(np.full(kinds, 5.0))
     return h, p, float(rng.normal()), float(rng.uniform(0.01, 0.2)), K * int(rng.integers(1, 5)), K
 
 
@@ -27,7 +27,7 @@ def _drift(h: np.ndarray, p: np.ndarray, theta: float, eta: float, N: int, K: in
 
 
 def _weights(rng: np.random.Generator) -> Arrays:
-    return (rng.dirichlet(np.ones(5), size=4),)
+    return (rng.dirichlet(np.ones(int(rng.integers(2, 8))), size=int(rng.integers(2, 8))),)
 
 
 def _pair_sum(W: np.ndarray) -> float:

@@ -39,6 +39,11 @@ def _misfit(Z: np.ndarray, reference: np.ndarray, W: np.ndarray) -> float:
     return float(max(off, np.sum(Z**2) / np.sum(reference**2) - 1))
 
 
+def _power_law(rng: np.random.Generator) -> Arrays:
+    R, D, goal = rng.uniform([1.1, 0.05, 1e-4], [4, 0.5, 1e-2])
+    return float(R), 10.0 ** -rng.integers(2, 9), float(D), float(goal)
+
+
 def _needed(R: float, eps: float, D: float, goal: float) -> float:
     return eps * (goal / D) ** (1 / mf.completion_example(R).exponent)
 
@@ -63,7 +68,7 @@ EXERCISES = {
     ),
     "factorization-needed": Exercise(
         reference=_needed,
-        draw=lambda rng: (float(rng.uniform(1.1, 4)), 10.0 ** -rng.integers(2, 9), 0.3, float(rng.uniform(1e-4, 1e-2))),
+        draw=_power_law,
         hint="distances go like the power 1/(2 lambda) of the start: solve goal/D = (start/eps)^(1/(2 lambda)).",
     ),
 }

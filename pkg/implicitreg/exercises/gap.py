@@ -21,9 +21,9 @@ def _opened(h: np.ndarray, p: np.ndarray, theta: float, eta: float, N: int) -> f
 
 
 def _curvatures(rng: np.random.Generator) -> Arrays:
-    p = rng.random(3) + 0.1
+    p = rng.random(int(rng.integers(2, 6))) + 0.1
     eta, N = float(rng.uniform(0.05, 0.3)), int(rng.integers(2, 6))
-    return rng.uniform(0.5, 4, 3), p / p.sum(), float(rng.normal()), eta, N
+    return rng.uniform(0.5, 4, p.size), p / p.sum(), float(rng.normal()), eta, N
 
 
 def _minibatch(rng: np.random.Generator) -> Arrays:

@@ -27,7 +27,8 @@ def _wish(rng: np.random.Generator) -> Arrays:
 
 
 def _separated(rng: np.random.Generator) -> Arrays:
-    X, w = rng.normal(size=(6, 4)), rng.normal(size=4)
+    n, d = int(rng.integers(3, 9)), int(rng.integers(2, 7))
+    X, w = rng.normal(size=(n, d)), rng.normal(size=d)
     return X, np.sign(X @ w), w
 
 

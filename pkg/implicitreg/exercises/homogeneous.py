@@ -34,7 +34,7 @@ def _share(a: float, b: float, loss: float) -> float:
 
 
 def _predictor(rng: np.random.Generator) -> Arrays:
-    return rng.normal(size=4), int(rng.integers(1, 5))
+    return rng.normal(size=int(rng.integers(2, 7))), int(rng.integers(1, 5))
 
 
 def _excess(answer: np.ndarray, _: np.ndarray, w: np.ndarray, width: int) -> float:

@@ -14,17 +14,18 @@ Arrays = tuple[Any, ...]
 
 def _schedules(rng: np.random.Generator) -> Arrays:
     """Weights of runs that each draw single examples with replacement, with random weights on top."""
-    weights = rng.dirichlet(np.ones(4), size=(int(rng.integers(2, 30)), int(rng.integers(2, 6))))
+    weights = rng.dirichlet(np.ones(int(rng.integers(2, 7))), size=(int(rng.integers(2, 30)), int(rng.integers(2, 6))))
     return (weights,)
 
 
 def _curvatures(rng: np.random.Generator) -> Arrays:
-    return rng.uniform(0.5, 3, size=3), rng.dirichlet(np.ones(3)), float(rng.normal()), int(rng.integers(2, 7))
+    k = int(rng.integers(3, 6))
+    return rng.uniform(0.5, 3, size=k), rng.dirichlet(np.ones(k)), float(rng.normal()), int(rng.integers(2, 7))
 
 
 def _regression(rng: np.random.Generator) -> Arrays:
-    N = int(rng.integers(2, 6))
-    return rng.normal(size=(N, 3)), rng.normal(size=N), rng.normal(size=3), float(rng.uniform(0.05, 0.3))
+    N, d = int(rng.integers(2, 6)), int(rng.integers(2, 5))
+    return rng.normal(size=(N, d)), rng.normal(size=N), rng.normal(size=d), float(rng.uniform(0.05, 0.3))
 
 
 def _gdc(X: np.ndarray, y: np.ndarray, w: np.ndarray, eta: float) -> np.ndarray:

@@ -13,14 +13,11 @@ __all__ = ["EXERCISES"]
 Arrays = tuple[Any, ...]
 
 
-def _data(rng: np.random.Generator, n: int = 4, d: int = 6) -> Arrays:
+def _data(rng: np.random.Generator) -> Arrays:
     """Columns of different lengths, so that the largest, the best correlated and the first weight differ."""
+    n, d = rng.integers(2, 9, size=2)
     X = rng.normal(size=(n, d)) * rng.uniform(0.3, 3, size=d)
     return X, rng.normal(size=n)
-
-
-def _any_shape(rng: np.random.Generator) -> Arrays:
-    return _data(rng, *rng.integers(2, 9, size=2))
 
 
 def _column(rng: np.random.Generator) -> Arrays:
@@ -34,7 +31,7 @@ def _gap(rng: np.random.Generator) -> Arrays:
 
 def _step(rng: np.random.Generator) -> Arrays:
     X, y = _data(rng)
-    w = rng.normal(size=6)
+    w = rng.normal(size=X.shape[1])
     return X, y, w, 0.2 / np.abs((y - X @ w)[:, None] * X).max()
 
 
@@ -47,7 +44,7 @@ def _drift(X: np.ndarray, y: np.ndarray, w: np.ndarray, eta: float) -> np.ndarra
 EXERCISES = {
     "incremental-first": Exercise(
         reference=lambda X, y: int(np.argmax(np.abs(X.T @ y))),
-        draw=_any_shape,
+        draw=_data,
         trials=200,
         hint="while all weights are tiny the residual is y: which 4 x·e is largest, for either sign? Lengths count.",
     ),

@@ -19,8 +19,8 @@ def _signed(Z: np.ndarray) -> Arrays:
 
 
 def _classifier(rng: np.random.Generator) -> Arrays:
-    X = rng.normal(size=(6, 3))
-    return X, rng.choice([-1.0, 1.0], size=6), rng.normal(size=3)
+    n, d = int(rng.integers(3, 9)), int(rng.integers(2, 6))
+    return rng.normal(size=(n, d)), rng.choice([-1.0, 1.0], size=n), rng.normal(size=d)
 
 
 def _independent(rng: np.random.Generator) -> Arrays:
@@ -34,7 +34,8 @@ def _interpolates(Z: np.ndarray) -> bool:
 
 
 def _train_and_validation(rng: np.random.Generator) -> Arrays:
-    return rng.normal(size=(7, 5)), rng.normal(size=(4, 5))
+    d = int(rng.integers(4, 8))
+    return rng.normal(size=(int(rng.integers(4, 9)), d)), rng.normal(size=(int(rng.integers(2, d)), d))
 
 
 def _slope(V: np.ndarray, Z: np.ndarray) -> float:
@@ -60,7 +61,7 @@ EXERCISES = {
     ),
     "margin-rate": Exercise(
         reference=lambda a: maxmargin.asymptotics(*_signed(np.diag(a))).margin_rate,
-        draw=lambda rng: (rng.uniform(0.5, 2.0, size=4),),
+        draw=lambda rng: (rng.uniform(0.5, 2.0, size=int(rng.integers(2, 7))),),
         hint="the dual is 1/a_i²; divide it by its sum, and mind the min-entropy and the factor of the margin.",
     ),
     "margin-wait": Exercise(

@@ -14,27 +14,30 @@ Arrays = tuple[Any, ...]
 
 
 def _any_rank(rng: np.random.Generator) -> Arrays:
-    """Three rows in five dimensions, the third the sum of the others in every other trial."""
-    X = rng.normal(size=(3, 5))
+    """Fewer rows than dimensions, the last the sum of the others in every other trial."""
+    n = int(rng.integers(3, 6))
+    d = n + int(rng.integers(1, 4))
+    X = rng.normal(size=(n, d))
     if rng.random() < 0.5:
-        X[2] = X[0] + X[1]
-    return X, X @ rng.normal(size=5), rng.normal(size=5)
+        X[-1] = X[:-1].sum(0)
+    return X, X @ rng.normal(size=d), rng.normal(size=d)
 
 
 def _wide(rng: np.random.Generator) -> Arrays:
-    X = rng.normal(size=(2, 4))
-    return X, rng.normal(size=2)
+    return rng.normal(size=(2, int(rng.integers(3, 7)))), rng.normal(size=2)
 
 
 def _with_interpolator(rng: np.random.Generator) -> Arrays:
-    X, y = _wide(rng)
-    return X, y, minnorm.limit(X, y, rng.normal(size=4))
+    n = int(rng.integers(2, 5))
+    X, y = rng.normal(size=(n, n + int(rng.integers(1, 4)))), rng.normal(size=n)
+    return X, y, minnorm.limit(X, y, rng.normal(size=X.shape[1]))
 
 
 def _bend(w0: np.ndarray, _: np.ndarray, X: np.ndarray, y: np.ndarray) -> float:
-    """The residual's second largest component along the left singular vectors, over the largest; a solution is none."""
-    b = np.sort(np.abs(np.linalg.svd(X)[0].T @ (y - X @ w0)))
-    return float(b[-2] / b[-1]) if b[-1] > 1e-6 * np.abs(y).max() else np.inf
+    """The residual's second largest component along the left singular vectors, less the rounding of y, over the
+    largest or the length of y, whichever is less: far from all solutions, both may be large. A solution is none."""
+    b, size = np.sort(np.abs(np.linalg.svd(X)[0].T @ (y - X @ w0))), np.linalg.norm(y)
+    return float(max(b[-2] - 1e-13 * size, 0) / min(b[-1], size)) if b[-1] > 1e-10 * size else np.inf
 
 
 def _astray(D: np.ndarray, _: np.ndarray, X: np.ndarray, y: np.ndarray, w: np.ndarray) -> float:

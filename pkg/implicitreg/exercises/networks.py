@@ -66,7 +66,7 @@ EXERCISES = {
     ),
     "networks-unbiased": Exercise(
         reference=lambda rows: np.mean((rows @ rows.T)[~np.eye(len(rows), dtype=bool)]),
-        draw=lambda rng: (rng.normal(size=(int(rng.integers(2, 8)), 3)) + 0.3,),
+        draw=lambda rng: (rng.normal(size=rng.integers(2, 8, size=2)) + 0.3,),
         hint="what is the mean of g_i . g_j for two different examples, and for one and the same?",
     ),
 }

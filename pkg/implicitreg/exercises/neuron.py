@@ -16,11 +16,18 @@ Arrays = tuple[Any, ...]
 
 
 def _positive(rng: np.random.Generator) -> Arrays:
-    """Three rows in five dimensions, the third the sum of the others in every other trial; labels that exp can give."""
-    X = rng.normal(size=(3, 5))
+    """Fewer rows than dimensions, the last the sum of the others in every other trial; labels that exp can give."""
+    n = int(rng.integers(3, 6))
+    d = n + int(rng.integers(1, 4))
+    X = rng.normal(size=(n, d))
     if rng.random() < 0.5:
-        X[2] = X[0] + X[1]
-    return X, np.exp(0.5 * X @ rng.normal(size=5)), rng.normal(size=5)
+        X[-1] = X[:-1].sum(0)
+    return X, np.exp(0.5 * X @ rng.normal(size=d)), rng.normal(size=d)
+
+
+def _at_zero_loss(rng: np.random.Generator) -> Arrays:
+    n = int(rng.integers(2, 6))
+    return rng.normal(size=(n, n + int(rng.integers(1, 4)))), rng.uniform(0.05, 0.95, size=n)
 
 
 def _hours(w: float) -> float:
@@ -58,7 +65,7 @@ EXERCISES = {
     ),
     "neuron-critical": Exercise(
         reference=_critical,
-        draw=lambda rng: (rng.normal(size=(3, 5)), rng.uniform(0.05, 0.95, size=3)),
+        draw=_at_zero_loss,
         hint="the Hessian at zero loss weighs each example by its slope squared; for the sigmoid ψ' = ψ (1 − ψ).",
     ),
     "neuron-strongest": Exercise(

@@ -37,8 +37,8 @@ def _gradients(rng: np.random.Generator) -> Arrays:
     n, d = int(rng.integers(4, 9)), int(rng.integers(2, 5))
     g = rng.normal(size=(n, d))
     half = rng.normal(size=(d - 1, d))  # a flat direction
-    H = half.T @ half
-    return g - g.mean(0), H / np.linalg.eigvalsh(H).max(), 0.3, int(rng.integers(2, 12)), int(rng.integers(2, 40))
+    H, eta = half.T @ half, float(rng.uniform(0.1, 0.6))
+    return g - g.mean(0), H / np.linalg.eigvalsh(H).max(), eta, int(rng.integers(2, 12)), int(rng.integers(2, 40))
 
 
 def _traces(g: np.ndarray, H: np.ndarray, eta: float, T: int, N: int) -> list[float]:

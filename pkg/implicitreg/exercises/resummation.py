@@ -23,7 +23,7 @@ def _matrix(rng: np.random.Generator) -> Arrays:
     T = int(10 ** rng.uniform(6, 7))
     h = np.array([0.0, 7 / T, -5 / T, rng.uniform(0.3, 1), rng.uniform(1, 2)])
     root = rng.normal(size=(5, 5)) / 2
-    return T, 0.1, (U * h) @ U.T, U[:, 3:] @ rng.normal(size=2), root @ root.T
+    return T, float(rng.uniform(0.05, 0.15)), (U * h) @ U.T, U[:, 3:] @ rng.normal(size=2), root @ root.T
 
 
 def _three(T: int, eta: float, H: np.ndarray, G: np.ndarray, C: np.ndarray) -> float:

@@ -20,16 +20,17 @@ def _across(kind: str, b: int) -> float:
 
 
 def _bell(rng: np.random.Generator) -> tuple[Any, ...]:
-    """No noise in the first row, and then one unit of it at each example: what the answer does to any noise."""
+    """No noise, one unit of it at each example, and then rows from the bell curve."""
     n = int(rng.integers(3, 9))
-    return np.vstack([np.zeros(n), np.eye(n)]), int(rng.integers(2, n + 1))
+    return np.vstack([np.zeros(n), np.eye(n), rng.standard_normal((5, n))]), int(rng.integers(2, n + 1))
 
 
 def _weights(eps: np.ndarray, b: int) -> np.ndarray:
     """Centred noise through the root of the exact covariance, found by its eigenvectors."""
     n = eps.shape[1]
     values, vectors = np.linalg.eigh(sampling.covariance("sgd_without_replacement", n, b))
-    return 1 / n + eps @ (vectors * np.sqrt(values.clip(0))) @ vectors.T
+    root = np.sqrt(np.where(values > 1e-9, values, 0))  # below are zeros with rounding
+    return 1 / n + eps @ (vectors * root) @ vectors.T
 
 
 def _many(rng: np.random.Generator) -> tuple[Any, ...]:
@@ -52,15 +53,17 @@ def _nobody() -> list[float]:
 
 
 def _gradients(rng: np.random.Generator) -> tuple[Any, ...]:
-    return (rng.standard_normal((3, int(rng.integers(2, 7)))) * rng.uniform(0.2, 3.0),)
+    return (rng.standard_normal(rng.integers(2, 7, size=2)) * rng.uniform(0.2, 3.0),)
 
 
 def _other_bell(answer: np.ndarray, truth: np.ndarray, eps: np.ndarray, b: int) -> float:
     """Any root of the covariance will do: compare the weights without noise in units of 1/n, their sums, and the
-    covariance in units of 1/(bn)."""
+    covariance in units of 1/(bn); and the weights that bell rows have with what the units of noise make of them."""
     n = eps.shape[1]
-    K = lambda W: b * n * (W[1:] - W[0]).T @ (W[1:] - W[0])  # noqa: E731
-    pairs = [(n * answer[0], n * truth[0]), (answer.sum(1), truth.sum(1)), (K(answer), K(truth))]
+    root = lambda W: np.sqrt(b * n) * (W - W[0])  # noqa: E731
+    R, S = root(answer)[1 : n + 1], root(truth)[1 : n + 1]
+    pairs = [(n * answer[0], n * truth[0]), (answer.sum(1), truth.sum(1)), (R.T @ R, S.T @ S)]
+    pairs.append((root(answer), eps @ R))
     return float(max(np.abs(a - t).max() for a, t in pairs))
 
 

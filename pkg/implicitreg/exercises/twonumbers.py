@@ -26,7 +26,8 @@ def _numbers(weights: list[list[float]]) -> list[float]:
 
 def _problem(rng: np.random.Generator) -> tuple[Any, ...]:
     q, r = rng.uniform(0.1, 1.0), rng.uniform(1.0, 1.5)
-    x, p = rng.uniform(-2.0, 2.0, 3), rng.dirichlet(np.ones(3))
+    k = int(rng.integers(2, 6))
+    x, p = rng.uniform(-2.0, 2.0, k), rng.dirichlet(np.ones(k))
     return x, p, rng.uniform(0.5, 2.0), q, r, rng.uniform(0.05, 0.2), rng.uniform(0.5, 2.0), int(rng.integers(1, 12))
 
 

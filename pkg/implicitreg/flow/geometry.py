@@ -12,7 +12,7 @@ import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import wraps
+from functools import partial, wraps
 from typing import ParamSpec
 
 import numpy as np
@@ -135,7 +135,7 @@ def quadratic() -> Potential:
     >>> mirror_limit([[3.0, 4.0]], [25.0], quadratic(), [0.0, 0.0])
     array([3., 4.])
     """
-    return Potential(lambda w: w, lambda theta: theta, np.ones_like)
+    return Potential(_same, _same, np.ones_like)
 
 
 def entropy() -> Potential:
@@ -180,16 +180,7 @@ def hypentropy(alpha: float) -> Potential:
     6.0
     """
     m = 2 * math.log(check.number("alpha", alpha, above=0))  # alpha² may underflow
-
-    def inverse_link(theta: np.ndarray) -> np.ndarray:
-        a = np.abs(theta)
-        return -np.sign(theta) * np.exp(a + m) * np.expm1(-2 * a)
-
-    def inverse_link_derivative(theta: np.ndarray) -> np.ndarray:
-        a = np.abs(theta)
-        return np.exp(a + m) * (1 + np.exp(-2 * a))
-
-    return Potential(lambda w: scaled_arcsinh(w, m), inverse_link, inverse_link_derivative)
+    return Potential(*(partial(f, m) for f in (_arcsinh, _sinh, _cosh)))
 
 
 def power(p: float) -> Potential:
@@ -214,17 +205,34 @@ def power(p: float) -> Potential:
     """
     p = check.number("p", p, above=1)
     r = 1 / (p - 1)
+    return Potential(partial(_signed_power, p - 1), partial(_signed_power, r), partial(_slope_of_power, r))
 
-    def link(w: np.ndarray) -> np.ndarray:
-        return np.sign(w) * np.abs(w) ** (p - 1)
 
-    def inverse_link(theta: np.ndarray) -> np.ndarray:
-        return np.sign(theta) * np.abs(theta) ** r
+def _same(w: np.ndarray) -> np.ndarray:
+    return w
 
-    def inverse_link_derivative(theta: np.ndarray) -> np.ndarray:
-        return r * np.maximum(np.abs(theta), 1e-100) ** (r - 1)  # for p > 2 infinite at zero
 
-    return Potential(link, inverse_link, inverse_link_derivative)
+def _arcsinh(m: float, w: np.ndarray) -> np.ndarray:
+    """arcsinh(w/(2 e^m))."""
+    return scaled_arcsinh(w, m)
+
+
+def _sinh(m: float, theta: np.ndarray) -> np.ndarray:
+    a = np.abs(theta)
+    return -np.sign(theta) * np.exp(a + m) * np.expm1(-2 * a)
+
+
+def _cosh(m: float, theta: np.ndarray) -> np.ndarray:
+    a = np.abs(theta)
+    return np.exp(a + m) * (1 + np.exp(-2 * a))
+
+
+def _signed_power(r: float, x: np.ndarray) -> np.ndarray:
+    return np.sign(x) * np.abs(x) ** r
+
+
+def _slope_of_power(r: float, x: np.ndarray) -> np.ndarray:
+    return r * np.maximum(np.abs(x), 1e-100) ** (r - 1)  # for r < 1 infinite at zero
 
 
 def _order(p: float) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from implicitreg import _solvers, _validate
@@ -61,13 +62,41 @@ class ReluExample:
     __repr__ = brief
 
 
-sigmoid = Activation(expit, logit, lambda u: expit(u) * expit(-u))
+def _sigmoid_slope(u: np.ndarray) -> np.ndarray:
+    return expit(u) * expit(-u)
+
+
+def _tanh_slope(u: np.ndarray) -> np.ndarray:
+    return 1 - np.tanh(u) ** 2
+
+
+def _log_1_exp(u: np.ndarray) -> np.ndarray:
+    return np.logaddexp(0, u)
+
+
+def _log_exp_1(v: np.ndarray) -> np.ndarray:
+    return v + np.log(-np.expm1(-v))
+
+
+def _leaky(slope: float, u: np.ndarray) -> np.ndarray:
+    return np.where(u >= 0, u, slope * u)
+
+
+def _leaky_inverse(slope: float, v: np.ndarray) -> np.ndarray:
+    return np.where(v >= 0, v, v / slope)
+
+
+def _leaky_slope(slope: float, u: np.ndarray) -> np.ndarray:
+    return np.where(u >= 0, 1.0, slope)
+
+
+sigmoid = Activation(expit, logit, _sigmoid_slope)
 """The logistic function 1 / (1 + exp(-u))."""
 
-tanh = Activation(np.tanh, np.arctanh, lambda u: 1 - np.tanh(u) ** 2)
+tanh = Activation(np.tanh, np.arctanh, _tanh_slope)
 """The hyperbolic tangent."""
 
-softplus = Activation(lambda u: np.logaddexp(0, u), lambda v: v + np.log(-np.expm1(-v)), expit)
+softplus = Activation(_log_1_exp, _log_exp_1, expit)
 """The smooth ReLU log(1 + exp(u))."""
 
 
@@ -93,11 +122,7 @@ def leaky_relu(slope: float) -> Activation:
     array([-2.,  2.])
     """
     slope = number("slope", slope, above=0, high=1)
-    return Activation(
-        lambda u: np.where(u >= 0, u, slope * u),
-        lambda v: np.where(v >= 0, v, v / slope),
-        lambda u: np.where(u >= 0, 1.0, slope),
-    )
+    return Activation(*(partial(f, slope) for f in (_leaky, _leaky_inverse, _leaky_slope)))
 
 
 @_validate.in_range

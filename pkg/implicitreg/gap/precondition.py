@@ -13,10 +13,10 @@ valid start. :math:`\alpha = 1` is the inverse, :math:`\alpha = \tfrac12` whiten
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from implicitreg import _validate, gradstats
+from implicitreg import _units, _validate, gradstats
 from implicitreg._brief import brief
 from implicitreg._torch import torch
 
@@ -27,18 +27,26 @@ NEGLIGIBLE = 1e-12  # eigenvalues up to this fraction of the largest (or up to m
 
 @dataclass(frozen=True, eq=False)
 class LowRank:
-    """The preconditioner P of :func:`low_rank`: eigenvectors ``V (r, p)`` in rows, ``eigenvalues (r,)``, lam, power."""
+    r"""The preconditioner P of :func:`low_rank`.
+
+    Attributes
+    ----------
+    V : tensor (r, p)
+        Eigenvectors, in rows.
+    eigenvalues : tensor (r,)
+        s, in the units of Sigma: where the squares of the gradients leave the range of the dtype, inf or 0.
+    lam, power : float
+        :math:`\lambda`, in these units, and :math:`\alpha`.
+    shrink : tensor (r,)
+        How much each direction of V loses, :math:`1 - (\lambda/(s + \lambda))^\alpha`, from 0 to 1; right at any scale.
+    """
 
     V: torch.Tensor
     eigenvalues: torch.Tensor
     lam: float
     power: float
+    shrink: torch.Tensor = field(repr=False)
     __repr__ = brief
-
-    @property
-    def shrink(self) -> torch.Tensor:
-        r"""How much each direction of V loses, :math:`1 - (\lambda/(s + \lambda))^\alpha`: (r,), in [0, 1)."""
-        return 1 - (self.lam / (self.eigenvalues + self.lam)) ** self.power
 
     def apply(self, g: torch.Tensor) -> torch.Tensor:
         r"""The product P g for a vector ``(p,)`` or rows ``(k, p)``, in O(r p).
@@ -128,13 +136,18 @@ def low_rank(
     """
     rows = _rows(rows)
     rank, power = _validate.integer("rank", rank, low=0), _validate.number("power", power, above=0)
+    unit = _units.unit(rows)
+    rows = _units.over(rows, unit)
     centred = rows - rows.mean(0)
     m = len(rows)
     s, U = torch.linalg.eigh(centred @ centred.T / (m - 1))
     s, U = s.flip(0).clamp(min=0), U.flip(1)
     r = min(rank, m - 1, int((s > _floor(rows, float(s[0]))).sum()))
     V = (U[:, :r] / ((m - 1) * s[:r]).sqrt()).T @ centred
-    return LowRank(V, s[:r].clone(), _regularizer(rho, lam, float(s[0])), power)
+    relative = _regularizer(rho, lam, float(s[0]), unit)
+    most = min(relative, torch.finfo(rows.dtype).max / 4)  # more leaves P = I, and s + lam finite
+    shrink = 1 - (most / (s[:r] + most)) ** power
+    return LowRank(V, s[:r] * unit * unit, relative * unit * unit if lam is None else lam, power, shrink)
 
 
 class InverseCovariance(torch.optim.Optimizer):
@@ -289,9 +302,10 @@ def _floor(rows: torch.Tensor, leading: float) -> float:
     return max(max(NEGLIGIBLE, noise) * leading, (noise * float(rows.abs().max())) ** 2)
 
 
-def _regularizer(rho: float | None, lam: float | None, leading: float) -> float:
+def _regularizer(rho: float | None, lam: float | None, leading: float, unit: float) -> float:
+    """In units of unit², like the leading eigenvalue."""
     if (rho is None) == (lam is None):
         raise ValueError(f"rho = {rho}, lam = {lam}: expected exactly one of the two")
     if rho is None:
-        return _validate.number("lam", lam, above=0)
+        return _validate.number("lam", lam, above=0) / unit / unit
     return _validate.number("rho", rho, above=0) * leading

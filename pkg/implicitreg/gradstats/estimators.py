@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from implicitreg import _validate
+from implicitreg import _units, _validate
 from implicitreg._brief import brief
 from torch import Tensor
 
@@ -66,15 +66,17 @@ def from_gram(K: Any) -> GramMoments:
     Raises
     ------
     ValueError
-        If K is not a finite symmetric positive semidefinite (n, n) matrix with n >= 4.
+        If K is not a finite symmetric positive semidefinite (n, n) matrix with n >= 4, or a moment is beyond the range
+        of the dtype.
     TypeError
         If K is not numeric.
 
     Notes
     -----
     The last two of these do not change when a constant vector is added to all gradients, and are computed from
-    :math:`K` centred, so that a large mean costs no digits. An eigenvalue of K down to :math:`-10\,n\,\epsilon` times
-    its largest entry counts as zero, with the :math:`\epsilon` of its dtype.
+    :math:`K` centred, so that a large mean costs no digits. All are computed in units of a power of two near the
+    largest entry of K, so that r_eff does not depend on the scale. An eigenvalue of K down to :math:`-10\,n\,\epsilon`
+    times its largest entry counts as zero, with the :math:`\epsilon` of its dtype.
 
     References
     ----------
@@ -90,15 +92,19 @@ def from_gram(K: Any) -> GramMoments:
     (0.0, 1.0)
     """
     K, dtype = _gram_matrix(K)
-    n = len(K)
+    n, unit = len(K), _units.unit(K)
+    K = _units.over(K, unit)
     off = K - torch.diag(K.diagonal())
     s1, s2, rho2 = off.sum(), (off**2).sum(), (off.sum(1) ** 2).sum()
     q3 = (rho2 - s2) / (n * (n - 1) * (n - 2))
     q4 = (s1**2 - 4 * rho2 + 2 * s2) / (n * (n - 1) * (n - 2) * (n - 3))
     trace, trace_Sigma2 = _centred(K)
     r_eff = torch.where(trace_Sigma2 > 0, trace**2 / trace_Sigma2, torch.nan)
-    values = s1 / (n * (n - 1)), trace, trace_Sigma2, q3 - q4, q4, r_eff
-    return GramMoments(*(value.to(dtype) for value in values))
+    linear, squares = (s1 / (n * (n - 1)), trace), (trace_Sigma2, q3 - q4, q4)
+    values = [(v * unit).to(dtype) for v in linear] + [(v * unit * unit).to(dtype) for v in squares]
+    if not torch.stack(values).isfinite().all():
+        raise ValueError(f"K has entries of size {unit:.0e}: expected some whose moments are in the range of {dtype}")
+    return GramMoments(*values, r_eff.to(dtype))
 
 
 def two_halves(g_B: Tensor, g_C: Tensor, n: int) -> Tensor:
@@ -119,11 +125,13 @@ def two_halves(g_B: Tensor, g_C: Tensor, n: int) -> Tensor:
     Returns
     -------
     Tensor ()
+        Of the gradients' dtype; in less than 32 bits it is computed in float32 and rounded.
 
     Raises
     ------
     ValueError
-        If the gradients are not finite vectors of one shape, dtype and device, or n is odd or less than 2.
+        If the gradients are not finite vectors of one shape, dtype and device, n is odd or less than 2, or the trace is
+        beyond the range of the dtype.
     TypeError
         If the gradients are no tensors of floats, or n is no integer.
 
@@ -144,10 +152,11 @@ def two_halves(g_B: Tensor, g_C: Tensor, n: int) -> Tensor:
             raise ValueError(f"{name} has shape {tuple(g.shape)}: expected a finite vector as long as the other's")
     if _validate.integer("n", n, low=2) % 2:
         raise ValueError(f"n = {n}: expected an even number, half of it in each batch")
-    trace = n / 4 * ((g_B - g_C) ** 2).sum()
+    unit, wide = _units.unit(g_B, g_C), torch.promote_types(g_B.dtype, torch.float32)
+    half = [_units.over(g.to(wide), unit) for g in (g_B, g_C)]
+    trace = (n / 4 * ((half[0] - half[1]) ** 2).sum() * unit * unit).to(g_B.dtype)
     if not torch.isfinite(trace):
-        far = float((g_B - g_C).abs().max())
-        raise ValueError(f"g_B and g_C differ by {far:.3g}: expected a square that {g_B.dtype} holds")
+        raise ValueError(f"g_B and g_C have entries of size {unit:.0e}: expected a trace in the range of {g_B.dtype}")
     return trace
 
 

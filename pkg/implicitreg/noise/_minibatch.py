@@ -6,8 +6,8 @@ import numpy as np
 from implicitreg import _validate
 from numpy.typing import ArrayLike
 
-MAX_NUMBERS = 10**9  # in what is drawn at once: 8 GB
-MAX_ROWS = 30_000  # of a covariance matrix
+MAX_NUMBERS = 10**9  # in what is drawn at once, or in a matrix: 8 GB
+MAX_SQUARE = 31_622  # rows of a square matrix
 
 
 @_validate.in_range
@@ -167,7 +167,7 @@ def minibatch_covariance(
     """
     s2 = _validate.number("s2", s2, low=0)
     n, B, m = _sizes(n, B, centred, replacement, ghost)
-    _validate.integer("n", n, high=MAX_ROWS)
+    _validate.integer("n", n, high=MAX_SQUARE)
     tau = s2 * B * (1 - 1 / m) if centred else s2 * B
     omega = -tau if centred else 0.0
     I, P = np.eye(n), np.full((n, n), 1 / n)
@@ -219,7 +219,9 @@ def draw_minibatch(
     s2 = _validate.number("s2", s2, low=0)
     n, B, m = _sizes(n, B, centred, replacement, ghost)
     generator(rng)
-    rows = 1 if size is None else _validate.integer("size", size, low=1, high=MAX_NUMBERS // max(n, B))
+    wide = B if replacement else _validate.integer("n", n, high=MAX_NUMBERS)
+    _validate.integer("B", B, high=MAX_NUMBERS)
+    rows = 1 if size is None else _validate.integer("size", size, low=1, high=MAX_NUMBERS // wide)
     indices = rng.integers(n, size=(rows, B)) if replacement else subsets(rng, rows, n, B)
     epsilon = rng.standard_normal((rows, B))
     w = 1 / B + np.sqrt(s2) * (centre(epsilon, m) if centred else epsilon)

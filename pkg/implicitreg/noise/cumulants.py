@@ -19,6 +19,9 @@ __all__ = ["Cumulants", "cumulants", "third_cumulant"]
 SMALLEST, LARGEST = 1e-70, 1e70  # of values
 
 
+MAX_CUBE = 1000  # rows of a tensor of third order: 8 GB
+
+
 @dataclass(frozen=True)
 class Cumulants:
     """The second, third and fourth cumulant; see :func:`cumulants`."""
@@ -133,6 +136,7 @@ def third_cumulant(kind: str, G: ArrayLike, b: int, *, B: int | None = None) -> 
     [[[2.]]] [[[0.]]]
     """
     G = _validate.matrix("G", G)
+    _validate.integer("the rows of G", len(G), high=MAX_CUBE)
     n, b, B = _checked_sizes(kind, G.shape[1], b, B)
     a = _relevant(kind, G)
     return _third(kind, n, b) * np.einsum("in,jn,kn->ijk", a, a, a, optimize=True)

@@ -341,8 +341,9 @@ def _second_moments(
     m = delta
     M = np.outer(m, m)
     A = S = M  # E[δ_t s_tᵀ] and E[s_t s_tᵀ] for s_t = δ_0 + … + δ_t; δ_{t+1} has mean (I − ηΣ)δ_t given the past
-    shrink = np.eye(m.size) - eta * Sigma
+    eta = np.float64(eta)  # whose powers overflow to inf
     with np.errstate(over="ignore", invalid="ignore"):  # overflow is reported by name
+        shrink = np.eye(m.size) - eta * Sigma
         for t in range(steps):
             M = shrink @ M @ shrink + eta**2 * noise(m, M)
             m = shrink @ m
@@ -437,7 +438,7 @@ def bound(
         raise ValueError(f"eta = {eta}: expected less than 2 / R² = {2 / R2:.6g}, with R² = R²_qr")
     square = float((((theta0 - law.theta_star) @ _range(law)[1]) ** 2).sum())
     variance = q * at.sigma2 * at.d / ((2 - eta * R2) * N)
-    bias = square / (2 - eta * R2) * min(1 / (2 * eta * N), 1 / (eta**2 * at.mu * N**2))
+    bias = square / (2 - eta * R2) * min(1 / (2 * eta * N), 1 / (eta * at.mu * eta * N**2))
     if well_specified:
         _check_specification(law)
         return bias + variance

@@ -37,7 +37,7 @@ import numpy as np
 from implicitreg import _validate
 from implicitreg.noise._minibatch import (
     MAX_NUMBERS,
-    MAX_ROWS,
+    MAX_SQUARE,
     centre,
     compensation,
     draw_minibatch,
@@ -57,6 +57,9 @@ __all__ = [
     "gradient_covariance",
     "minibatch_covariance",
 ]
+
+
+MAX_BATCH = 2**63 - 1  # what NumPy's generators take
 
 
 def draw(
@@ -114,7 +117,9 @@ def draw(
     """
     n, b, B = _checked_sizes(kind, n, b, B)
     generator(rng)
-    rows = 1 if size is None else _validate.integer("size", size, low=1, high=MAX_NUMBERS // n)
+    _validate.integer("n", n, high=MAX_NUMBERS)
+    wide = max(n, _validate.integer("b", b, high=MAX_NUMBERS)) if kind == "sgd" else n
+    rows = 1 if size is None else _validate.integer("size", size, low=1, high=MAX_NUMBERS // wide)
     W = _DRAW[kind](rng, rows, n, b, B)
     return W[0] if size is None else W
 
@@ -153,7 +158,8 @@ def covariance(kind: str, n: int, b: int, *, B: int | None = None) -> np.ndarray
     [[ 0.25 -0.25]
      [-0.25  0.25]]
     """
-    n, b, B = _checked_sizes(kind, _validate.integer("n", n, high=MAX_ROWS), b, B)
+    n, b, B = _checked_sizes(kind, n, b, B)
+    _validate.integer("n", n, high=MAX_SQUARE)
     alpha, beta = _coefficients(kind, n, b)
     return alpha * np.eye(n) + beta / n
 
@@ -195,6 +201,7 @@ def gradient_covariance(kind: str, G: ArrayLike, b: int, *, B: int | None = None
     [[1.]] [[5.]]
     """
     G = _validate.matrix("G", G)
+    _validate.integer("the rows of G", len(G), high=MAX_SQUARE)
     n, b, B = _checked_sizes(kind, G.shape[1], b, B)
     alpha, beta = _coefficients(kind, n, b)
     g = G.mean(1)
@@ -206,7 +213,7 @@ def _checked_sizes(kind: str, n: int, b: int, B: int | None) -> tuple[int, int, 
     """The sizes that the kind allows, or an error that names the one that is wrong."""
     _validate.choice("kind", kind, KINDS)
     n = _validate.integer("n", n, low=1)
-    b = _validate.integer("b", b, low=1, high=n if kind in ("sgd_without_replacement", "bernoulli") else None)
+    b = _validate.integer("b", b, low=1, high=n if kind in ("sgd_without_replacement", "bernoulli") else MAX_BATCH)
     if kind not in ("sparse_fisher", "sparse_cov"):
         return n, b, None
     if B is None:
