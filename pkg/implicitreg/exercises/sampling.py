@@ -31,7 +31,7 @@ def _weights(eps: np.ndarray, b: int) -> np.ndarray:
 
 
 def _many(rng: np.random.Generator) -> tuple[Any, ...]:
-    d, n = int(rng.integers(1, 4)), 100_000
+    d, n = int(rng.integers(1, 4)), 1_000_000
     return rng.standard_normal((d, n)) + 0.02, float(rng.uniform(1, 2) / n), float(rng.uniform(0.1, 0.5) / n)
 
 
