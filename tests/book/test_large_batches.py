@@ -529,9 +529,11 @@ def test_try_your_own_agrees_within_three_per_cent(changes, capsys):
     assert abs(measured - goal).max() < 0.03 * abs(goal).max()
 
 
-def test_try_your_own_has_more_noise_along_the_gradient_if_not_centred_and_refuses_small_batches(capsys):
+def test_try_your_own_adds_what_the_page_says_if_not_centred_and_refuses_small_batches(capsys):
     measured, goal = own(capsys, ("2, 5, True", "2, 5, False"))
-    g = np.array([[3.0, -1, 0, 1, 2, -2], [0, 1, 2, -1, 1, 0]]).mean(1)
-    assert g @ (measured - goal) @ g > 0.05 * (g @ g) ** 2
+    G = np.array([[3.0, -1, 0, 1, 2, -2], [0, 1, 2, -1, 1, 0]])
+    g, s2 = G.mean(1), scale(2, 5)
+    added = s2 * (6 - 5) / (6 - 1) * np.cov(G, bias=True) + s2 * 5 * np.outer(g, g)
+    assert abs(measured - goal - added).max() < 0.02 < abs(added).min()
     with pytest.raises(ValueError, match="b = 6"):
         own(capsys, ("2, 5, True", "6, 5, True"))
