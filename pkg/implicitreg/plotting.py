@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -237,7 +237,7 @@ def _display() -> Callable[..., None]:
 
 
 def _frame_rows(values: Any, labels: Any, alts: Any, title: Any, chosen: Any) -> list[tuple[Any, str, str]]:
-    values = _validate.items("values", values)
+    values = list(values) if isinstance(values, Mapping) else _validate.items("values", values)
     labels, alts = _validate.items("labels", labels), _validate.items("alts", alts)
     for name, words in (("labels", labels), ("alts", alts), ("title", [title])):
         if name != "title" and len(words) != len(values):

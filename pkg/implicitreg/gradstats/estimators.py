@@ -181,6 +181,7 @@ def _gram_matrix(K: Any) -> tuple[Tensor, torch.dtype]:
         raise ValueError(f"K has shape {tuple(K.shape)}: expected (n, n) with n >= 4")
     if not torch.isfinite(K).all():
         raise ValueError("K has entries that are not finite: expected finite numbers")
+    K = K.detach()
     asymmetry = float((K - K.T).abs().max())
     if asymmetry > torch.finfo(K.dtype).eps ** 0.5 * float(K.abs().max()):
         raise ValueError(f"K differs from its transpose by {asymmetry:.1e}: expected a symmetric matrix")
