@@ -7,6 +7,7 @@ from itertools import combinations, permutations, product
 import nbformat
 import numpy as np
 import pytest
+import scipy.linalg
 from implicitreg import runbook
 from implicitreg.checks import CheckFailed, check
 from implicitreg.noise import leastsquares, sampling
@@ -525,7 +526,7 @@ def own(**changes):
 def own_numbers(capsys, **changes):
     cell, space = own(**changes)
     exec(cell, space)
-    return (float(v) for v in re.findall(r"[\d.]+", capsys.readouterr().out))
+    return (float(v) for v in re.findall(r"[\d.]+", capsys.readouterr().out.splitlines()[-1]))
 
 
 @pytest.mark.parametrize(
@@ -553,7 +554,24 @@ def test_try_your_own_with_another_sum_disagrees(capsys):
     assert abs(predicted - measured) > 8 * se
 
 
+@pytest.mark.parametrize(("eta", "agrees"), [(0.1, True), (0.15, True), (0.3, False)])
+def test_try_your_own_needs_a_step_well_below_its_limit(eta, agrees, capsys):
+    """The limit by hand: q = 2/3 and r = 4/3, and E|x|²xxᵀ ⪯ R² Σ."""
+    cell, space = own(a=("eta_own, size, g = 0.15", f"eta_own, size, g = {eta}"))
+    exec(cell, space)
+    (_, limit), (predicted, measured, se) = (
+        [float(v) for v in re.findall(r"[\d.]+", line)] for line in capsys.readouterr().out.splitlines()
+    )
+    x, p = np.array([[1, 0], [1, 1], [1, 3]]), np.array([0.5, 0.25, 0.25])
+    Sigma, fourth = (x.T * p) @ x, (x.T * p * (x**2).sum(1)) @ x
+    R2, largest = scipy.linalg.eigh(fourth, Sigma)[0][-1], np.linalg.eigvalsh(Sigma)[-1]
+    assert abs(limit - 2 / (2 / 3 * R2 + 2 / 3 * largest)) < 0.006
+    assert (abs(predicted - measured) < 4 * se + 1e-4) == agrees
+    assert agrees == (eta < 0.7 * limit)
+    assert agrees or measured < predicted
+
+
 def test_try_your_own_says_when_the_step_is_too_long():
-    cell, space = own(a=("eta_own, size, start = 0.15", "eta_own, size, start = 1e20"))
+    cell, space = own(a=("eta_own, size, g = 0.15", "eta_own, size, g = 1e20"))
     with pytest.raises(ValueError, match="overflow"):
         exec(cell, space)
