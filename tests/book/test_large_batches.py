@@ -144,6 +144,21 @@ def test_two_numbers_decide(put_back, B, seed):
 
 
 @BOTH
+def test_only_these_two_numbers_give_the_small_batch(put_back):
+    """The two matrices are independent here, so the covariance determines q and r: those of SGD-2 are ½ and 1."""
+    n, g = G.shape[1], G.mean(1)
+    gg = np.outer(g, g)
+    axes = np.stack([(G @ G.T / n - gg).ravel(), gg.ravel()], 1)
+    assert np.linalg.matrix_rank(axes) == 2
+    w, p = odd(3, np.random.default_rng(0))
+    for found, (q, r) in ((small(G, 2, put_back), (0.5, 1)), (noise_of(G, 3, put_back, w, p)[0], two_numbers(w, p))):
+        factor, excess = np.linalg.lstsq(axes, found.ravel())[0]
+        solved_r = excess + 1
+        solved_q = factor if put_back else (factor * (n - 1) + solved_r) / n
+        np.testing.assert_allclose([solved_q, solved_r], [q, r], atol=1e-12)
+
+
+@BOTH
 @pytest.mark.parametrize("centred", [True, False])
 def test_the_covariance_is_not_hard_to_calculate(put_back, centred):
     e, p = law("bell", 3)
