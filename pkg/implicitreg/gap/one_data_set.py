@@ -141,7 +141,7 @@ def data_drift(problem: FiniteProblem, eta: float, *, K: int, epochs: int = 1, s
     Examples
     --------
     Curvatures 1 and 3 as the data: S = 2θ², twice the population variance, so that the drift is twice that of
-    :func:`drift` with N = 2:
+    :func:`implicitreg.gap.training_sets.drift` with N = 2:
 
     >>> from implicitreg import FiniteProblem
     >>> data = FiniteProblem([lambda t: t[0] ** 2 / 2, lambda t: 3 * t[0] ** 2 / 2], [0.5, 0.5], [1.0])
@@ -214,7 +214,7 @@ def paths(problem: FiniteProblem, eta: float | ArrayLike, weights: ArrayLike, *,
     problem : FiniteProblem
         Its m losses and the start; the probabilities play no role.
     eta : float or array_like (d, d)
-        As in :func:`drift`.
+        As in :func:`implicitreg.gap.training_sets.drift`.
     weights : array_like (R, T, m)
         For each of R runs and T steps the weights of the examples: 1/m everywhere is GD on the m examples; a batch of n
         of them has 1/n on its members.

@@ -8,24 +8,26 @@ Each function takes a model, a loss without reduction, n inputs and n targets. W
 `torch.nn.Linear` and `torch.nn.Conv2d` layers, each called once, no per-example gradient is formed for a plain linear
 layer, and few at a time are for sequences and convolutions: the time is that of an ordinary backward pass or a few.
 That this is so is seen in every chunk of examples that is computed: the layers called, the shapes of what one example
-gives them, and that no other way leads from the losses to a parameter. Any other model goes through `torch.func`, and
+gives them, that every row of their outputs counts in the loss of its own example only (a second backward pass, with
+random weights on the losses, gives the same derivatives times the weights), and that no other way leads from the losses
+to a parameter. Any other model goes through `torch.func`, and
 where that fails, example by example; the answers are the same.
 
 Examples must not interact, nor depend on chance or on earlier calls: there is no :math:`\ell_i` otherwise, and a
 ValueError says so. What is looked at, with ``verify=True``:
 
-* **Chance and state.** The generators of torch, NumPy and Python, those that a module holds as an attribute, and the
-  parameters and buffers of model and loss are compared before and after, and put back. Other threads may have drawn,
-  too: where a generator has moved, model and loss are tried again, and refused if one batch
+* **Chance and state.** The generators of torch, NumPy and Python, those that model or loss hold (in attributes, lists,
+  closures, bound methods), and their parameters, buffers and tensors are compared before and after, and put back. Other
+  threads may have drawn, too: where a generator has moved, model and loss are tried again, and refused if one batch
   moves it in each of three trials.
 * **Company.** At most 64 examples, of a seeded choice, are computed once more: alone if they are 32 or fewer, else ten
   of them alone and the others in the order of the sums of their inputs, in parts of 18 and 36. Losses and outputs must
-  be those of the chunks that are computed (of one batch of these examples, where the gradients come one by one), up to
-  half of the digits of the largest; and so must the inputs of the linear layers and convolutions, or the chunks are not
+  be those of the chunks that are computed (of batches of the whole sample, where the gradients come one by one or the
+  chunks are single examples), up to half of the digits of the largest; and so must the inputs of the linear layers and convolutions, or the chunks are not
   used.
-* **The loop.** Two of these examples are compared with plain backward passes of one example each: |g_i|², g_i . g_j,
-  g_i, h_i v or the share in the gradient of the trace. Where they differ, a slower method serves, the last of which is
-  that loop.
+* **The loop.** Two of these examples are compared with plain backward passes of one example each: ``|g_i|²``,
+  g_i . g_j, g_i, h_i v or the share in the gradient of the trace. Where they differ, a slower method serves, the last of
+  which is that loop.
 
 ``verify="full"`` has all the examples in the second computation. ``verify=False`` has one of them, and leaves out the
 loop for linear layers and convolutions: for the inner steps of a run whose first step was verified. What none of this
