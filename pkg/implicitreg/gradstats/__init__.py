@@ -23,11 +23,11 @@ ValueError says so. What is looked at, with ``verify=True``:
 * **Company.** At most 64 examples, of a seeded choice, are computed once more: alone if they are 32 or fewer, else ten
   of them alone and the others in the order of the sums of their inputs, in parts of 18 and 36. Losses and outputs must
   be those of the chunks that are computed (of batches of the whole sample, where the gradients come one by one or the
-  chunks are single examples), up to half of the digits of the largest; and so must the inputs of the linear layers and convolutions, or the chunks are not
-  used.
+  chunks are single examples), up to half of the digits of the largest; and so must the inputs of the linear layers and
+  convolutions, or the chunks are not used.
 * **The loop.** Two of these examples are compared with plain backward passes of one example each: ``|g_i|²``,
-  g_i . g_j, g_i, h_i v or the share in the gradient of the trace. Where they differ, a slower method serves, the last of
-  which is that loop.
+  g_i . g_j, g_i, h_i v or the share in the gradient of the trace. Where they differ, a slower method serves, the last
+  of which is that loop.
 
 ``verify="full"`` has all the examples in the second computation. ``verify=False`` has one of them, and leaves out the
 loop for linear layers and convolutions: for the inner steps of a run whose first step was verified. What none of this
