@@ -421,7 +421,7 @@ def test_try_your_own_waits_at_the_saddle():
 
 
 def test_try_your_own_refuses_a_start_at_zero():
-    with pytest.raises(ValueError, match="theta is zero"):
+    with pytest.raises(ValueError, match="theta0 is zero"):
         own(begin="np.zeros(own.size)")
 
 
