@@ -415,7 +415,8 @@ def named(error: BaseException, names: set[str]) -> bool:
 def held(a: np.ndarray, words: str) -> bool:
     """Whether the numbers are finite, or infinite or NaN where the docstring says so."""
     words = words.lower()
-    return bool(np.isfinite(a).all() or "nan" in words or ("infinit" in words and not np.isnan(a).any()))
+    endless = "infinite" in words or "infinity" in words
+    return bool(np.isfinite(a).all() or "nan" in words or (endless and not np.isnan(a).any()))
 
 
 def own(error: BaseException) -> bool:
