@@ -253,6 +253,15 @@ def test_weights_that_look_at_the_draw_are_not_covered():
     assert np.mean((steps[:, 0] - 1) ** 2) == pytest.approx(5)
 
 
+def test_gradients_with_noise_of_their_own_are_not_covered():
+    """As with dropout: a fresh ±2 on each gradient. For all pairs of four and all signs, the mean of two."""
+    means, signs = np.array([3.0, 1, -1, 1]), list(product([-2.0, 2.0], repeat=2))
+    steps = np.array([np.mean(means[list(pair)] + own) for pair in combinations(range(4), 2) for own in signs])
+    C, q, r = np.mean(means**2) + 4 - 1, 1 / 2, 1
+    assert np.var(steps) == pytest.approx(8 / 3)
+    assert (4 * q - r) / 3 * C == pytest.approx(2)
+
+
 def looked_at(kind="bernoulli"):
     W = sampling.draw(kind, 300, 10, rng=np.random.default_rng(0), size=4000)
     used = (W != 0).sum(1)
