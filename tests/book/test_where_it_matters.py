@@ -83,6 +83,7 @@ def test_the_urns_agree_in_mean_and_variance():
     found = np.array([moments(urn) for urn in URNS.values()])
     np.testing.assert_allclose(found[:, :2], [[-1 / 3, 1]] * 3, atol=1e-15)
     assert len({round(x, 9) for x in found[:, 2]}) == 3
+    np.testing.assert_allclose(moments({0: 8, -3: 1})[:2], [-1 / 3, 1], atol=1e-15)  # the one that cannot climb
     np.testing.assert_allclose(
         [price(urn) for urn in URNS.values()], [(math.sqrt(21) - 1) / 2, 2, 1 + math.sqrt(3)], rtol=1e-9
     )
@@ -421,6 +422,21 @@ def test_a_climb_to_the_side_of_the_large_balls_is_cheap_on_fresh_splits():
     u = (np.array([2, 0, 0, 0, -1, -1, -1, -1, -1]) + 1 / 3) / math.sqrt(8 / 9)
     found = escape.exponent([1 / 3], particles.atoms(-u), 0, 1, 1.0)
     assert log_price(u) == pytest.approx(found, rel=1e-9)
+
+
+@pytest.mark.parametrize("b", [1, 10])
+def test_overshoot_costs_about_half_a_power_of_ten(b):
+    """104 rungs, by walks under the law in which e^(s x) is the density: the chance over e^(-104 s)."""
+    rng = np.random.default_rng(1)
+    for a in fresh()[0][3000]:
+        s, u = log_price(a), (a - a.mean()) / a.std() - 1 / 3
+        tilted = np.exp(s * u) / np.exp(s * u).sum()
+        x, over = np.zeros(2000), []
+        while len(x):
+            x = x + rng.choice(u, (len(x), b), p=tilted).sum(1)
+            over.append(x[x >= 104] - 104)
+            x = x[x < 104]
+        assert -0.75 < np.log10(np.exp(-s * np.concatenate(over)).mean()) < -0.25
 
 
 def test_bell_and_sgd_end_at_the_same_accuracy_on_fresh_splits():
