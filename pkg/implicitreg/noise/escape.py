@@ -82,7 +82,8 @@ def exponent(slope: ArrayLike, noise: Noise, start: float, saddle: float, eta: f
     Returns
     -------
     float
-        The exponent; the mean number of steps is its exponential, up to factors that are algebraic in eta.
+        The exponent. As eta tends to 0 the logarithm of the mean number of steps, over the exponent, tends to 1 where
+        the well is the only valley on its side of the top; deeper valleys beyond it make the wait longer.
 
     Raises
     ------
