@@ -390,6 +390,18 @@ def test_what_the_sentence_needs():
     check("ours-conditions", measured=paired(end("gd, eta = 0.03"), end("sgd"))[1], above=-2)
 
 
+def test_louder_isotropic_noise_does_not_come_nearer():
+    """Four splits: ten times SGD's size ends below its size, with all labels fit; a hundred times diverges."""
+    results = records.load("isotropic_size")["results"]
+    sgd, once, ten = (np.array(results[arm]["test_accuracy"])[:, -1] for arm in ("sgd", "1 times", "10 times"))
+    assert paired(once, sgd)[2] < 0
+    assert paired(ten, once)[2] < -2
+    assert all(results[arm]["train_accuracy"][k][-1] == 1 for arm in ("1 times", "10 times") for k in range(4))
+    early = records.load("isotropic_size")["settings"]["noisy"]["at"].index(200)
+    for arm in ("100 times", "1000 times"):
+        assert all(set(row[early:]) == {None} for row in results[arm]["train_loss"])
+
+
 def test_clean_laws_lie_near_sgd():
     means = [abs(paired(end(arm, setting="clean"), end("sgd", setting="clean"))[0]) for arm in SAME]
     check("ours-clean", measured=max(means), below=0.6)
