@@ -362,7 +362,7 @@ def fresh():
     (first,) = [s for s in code.values() if s.startswith("import implicitreg")]
     space = {}
     exec(first.replace("ir.plotting.use()", ""), space)
-    for mark in ("def deal", "def gradients", "KEEP = ", "def train"):
+    for mark in ("def deal", "def gradients", "KEEP = "):
         (cell,) = [s for s in code.values() if mark in s]
         changed = cell.replace("map(deal, range(splits))", "map(deal, range(10, 10 + splits))")
         changed = changed.replace("KEEP = (0, 100, 300, 1000, 3000)", "KEEP = (0, 300, 3000)")
