@@ -8,10 +8,11 @@ Each function takes a model, a loss without reduction, n inputs and n targets. W
 `torch.nn.Linear` and `torch.nn.Conv2d` layers, each called once, no per-example gradient is formed for a plain linear
 layer, and few at a time are for sequences and convolutions: the time is that of an ordinary backward pass or a few.
 That this is so is seen in every chunk of examples that is computed: the layers called, the shapes of what one example
-gives them, that every row of their outputs counts in the loss of its own example only (a second backward pass, with
-random weights on the losses, gives the same derivatives times the weights), and that no other way leads from the losses
-to a parameter. Any other model goes through `torch.func`, and
-where that fails, example by example; the answers are the same.
+gives them, that every row of their outputs counts in the loss of its own example only, and that no other way leads from
+the losses to a parameter. Of the rows this is seen in the graph of the losses where the model is known (below) and the
+operations of the loss are common ones, and otherwise in a second backward pass with random weights on the losses, which
+must give the same derivatives times the weights. Any other model goes through `torch.func`, and where that fails,
+example by example; the answers are the same.
 
 Examples must not interact, nor depend on chance or on earlier calls: there is no :math:`\ell_i` otherwise, and a
 ValueError says so. What is looked at, with ``verify=True``:
@@ -28,6 +29,12 @@ ValueError says so. What is looked at, with ``verify=True``:
 * **The loop.** Two of these examples are compared with plain backward passes of one example each: ``|g_i|²``,
   g_i . g_j, g_i, h_i v or the share in the gradient of the trace. Where they differ, a slower method serves, the last
   of which is that loop.
+
+Some models need fewer trials, as torch's own parts are known: a `torch.nn.Sequential` of linear layers, convolutions,
+max- and average-pooling, `Flatten` and common activations, without hooks. Of it two examples are computed once more;
+the other trials of company are made with the loss alone, of rows of the model's outputs. If the loss is known, too,
+(`torch.nn.functional.cross_entropy` or ``nll_loss`` in a `functools.partial`, or their modules, with
+``reduction="none"``), neither chance, state nor company is tried, and the loop is compared in ``|g_i|²`` or g_i . g_j.
 
 ``verify="full"`` has all the examples in the second computation. ``verify=False`` has one of them, and leaves out the
 loop for linear layers and convolutions: for the inner steps of a run whose first step was verified. What none of this

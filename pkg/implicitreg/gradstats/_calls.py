@@ -1,8 +1,8 @@
-"""What is recorded of a forward pass: the calls of plain layers, and the graph of the losses."""
+"""What is recorded of a forward pass: the calls of plain layers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -23,13 +23,13 @@ class Unfit(Exception):
 @dataclass(frozen=True, eq=False)
 class Call:
     """A layer, its inputs and their version, the nodes of the graph before and behind it (in-place changes do not move
-    them), and the shape of its outputs."""
+    them; the one behind only where it is asked for), and the shape of its outputs."""
 
     layer: Layer
     a: Any
     version: int
     source: Any
-    output: GradientEdge
+    output: GradientEdge | None
     shape: torch.Size
 
     @property
@@ -39,7 +39,7 @@ class Call:
 
     def counts(self, n: int) -> bool:
         """Whether the first axis counts n examples."""
-        return isinstance(self.a, Tensor) and self.a.ndim > 1 and len(self.a) == self.shape[0] == n
+        return isinstance(self.a, Tensor) and self.a.ndim > 1 and self.a.shape[0] == self.shape[0] == n
 
 
 @dataclass(eq=False)
@@ -67,8 +67,8 @@ def recorded(part: Sample, layers: list[Layer]) -> Pass:
 
 
 @contextmanager
-def recording(layers: list[Layer]) -> Iterator[list[Call]]:
-    """The calls of the layers, in order."""
+def recording(layers: list[Layer], edges: bool = True) -> Iterator[list[Call]]:
+    """The calls of the layers, in order, with the ``edges`` of the graph behind them."""
     calls: list[Call] = []
 
     def record(layer: Layer, args: tuple, output: Tensor) -> None:
@@ -78,7 +78,8 @@ def recording(layers: list[Layer]) -> Iterator[list[Call]]:
         if output.requires_grad:
             a = args[0] if args else None
             version, source = getattr(a, "_version", 0), getattr(a, "grad_fn", None)
-            calls.append(Call(layer, a, version, source, get_gradient_edge(output), output.shape))
+            edge = get_gradient_edge(output) if edges else None
+            calls.append(Call(layer, a, version, source, edge, output.shape))
 
     hooks = [layer.register_forward_hook(record, prepend=True) for layer in layers]
     try:
@@ -117,23 +118,6 @@ def trainable(layer: Layer) -> list[Tensor]:
     return [theta for theta in (layer.weight, layer.bias) if theta is not None and theta.requires_grad]
 
 
-def reaches(values: Tensor, parameters: list[int], calls: Iterable[Call] = ()) -> bool:
-    """Whether a path of the graph leads from the losses to a parameter (ids) by another way than from within a call."""
-    return any(id(getattr(node, "variable", None)) in parameters for node in nodes(values, calls))
-
-
-def nodes(values: Tensor, calls: Iterable[Call] = ()) -> Iterator[Any]:
-    """All nodes of the graph of the losses, but for those between a call and what produced its inputs."""
-    jumps = {call.output.node: [call.source] for call in calls}
-    seen, stack = set(), [values.grad_fn]
-    while stack:
-        node = stack.pop()
-        if node is not None and node not in seen:
-            seen.add(node)
-            stack += jumps[node] if node in jumps else [following for following, _ in node.next_functions]
-            yield node
-
-
 def backward(outputs: Any, inputs: Any, cotangents: Any = None, **how: bool) -> tuple[Tensor, ...]:
     """`torch.autograd.grad`, or `Unfit` where torch cannot."""
     try:
@@ -148,15 +132,12 @@ def close(a: Tensor, b: Tensor) -> bool:
     """Two computations of one tensor, of which half the digits agree, at any scale."""
     if a.shape != b.shape or not b.numel():
         return a.shape == b.shape
-    scale = torch.maximum(a.abs().amax(), b.abs().amax())
-    if scale == 0:
-        return True
-    a, b = a / scale, b / scale
-    return bool((a - b).norm() <= torch.finfo(a.dtype).eps ** 0.5 * b.norm())
-
-
-def check_second_derivatives(losses: Tensor) -> None:
-    """An error where torch gets none right."""
-    if any(node.name().startswith("WeightNormInterface") for node in nodes(losses)):
-        raise ValueError("model uses weight_norm, whose second derivatives torch computes wrongly: expected a "
-                         "model without it (torch.nn.utils.parametrize.remove_parametrizations)")  # fmt: skip
+    a, b = a.detach(), b.detach()
+    limits, size = torch.finfo(b.dtype), float(b.norm())
+    if not limits.tiny**0.4 < size < limits.max**0.4:  # squares may leave the range of numbers
+        scale = torch.maximum(a.abs().amax(), b.abs().amax())
+        if scale == 0:
+            return True
+        a, b = a / scale, b / scale
+        size = float(b.norm())
+    return float((a - b).norm()) <= limits.eps**0.5 * size

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from implicitreg.gradstats._calls import Pass, backward, in_layout, plain_layers, recorded, recording
+from implicitreg.gradstats._known import known_loss, known_model
 from implicitreg.gradstats._layers import Layer
 from implicitreg.gradstats._sample import Sample, check_finite, entered
 from torch import Tensor
@@ -42,7 +43,9 @@ class Copy:
 
     ``layers`` are those that were called, with the shapes of one example's inputs and outputs, or None where that
     differed between the parts; ``pair`` are two examples, or the only one, for the loop, and ``losses`` those of each
-    alone; ``verified`` says whether the call asks for it.
+    alone; ``verified`` says whether the call asks for it. Of a model that is known to keep its examples ``apart``,
+    these two are all, and ``company`` are those with which the loss is tried. With a known loss, too, nothing is left
+    to compare.
     """
 
     sample: Sample
@@ -52,23 +55,38 @@ class Copy:
     pair: list[int]
     losses: list[Tensor]
     verified: bool
+    apart: bool
+    known: bool
+    company: list[int]
 
     def agrees(self, other: Pass) -> bool:
         """Whether the layers saw the same of a chunk's examples; an error where the losses are others."""
+        self._check_loss(other)
         here = self._within(other.part)
         if here.start == here.stop:
             return True
-        first = other.part.numbers[0]
-        ours, theirs = seen(other, [number - first for number in self.numbers[here]]), self.seen.at(here)
-        check_alone(self.numbers[here], ours, theirs)
+        numbers = self.numbers[here]
+        ours, theirs = seen([other], _places(numbers, other)), self.seen.at(here)
+        check_alone(numbers, ours, theirs)
         return ours.marks is not None and theirs.marks is not None and _near(ours.marks, theirs.marks)
 
     def check_together(self) -> None:
         """An error where the losses of these examples are others in batches of all."""
         for part in self.sample.parts(VECTORS if self.sample.inputs.ndim <= 2 else IMAGES):
-            here = self._within(part)
-            if here.start < here.stop:
+            if any(number in part.numbers for number in (*self.numbers, *self.company)):
                 self.agrees(recorded(part, []))
+
+    def _check_loss(self, other: Pass) -> None:
+        """An error where the loss of a chunk's outputs is another one in other company."""
+        numbers = [number for number in self.company if number in other.part.numbers]
+        if not numbers:
+            return
+        few, rows = self.sample.part(numbers), _places(numbers, other)
+        written = other.outputs._version > 0  # perhaps by the loss
+        outputs = few.model(few.inputs) if written else other.outputs[rows]
+        losses = torch.cat([few.losses_of(outputs[cut], few.targets[cut]) for cut in _cuts(few.n)])
+        batch, alone = (Seen(found.detach(), outputs.detach(), None) for found in (other.losses[rows], losses))
+        check_alone(numbers, batch, alone)
 
     def _within(self, part: Sample) -> slice:
         """The copy's examples that are in a part of the sample."""
@@ -84,47 +102,66 @@ def copied(sample: Sample, verify: bool | str) -> Copy:
     """A copy of at most ``EXAMPLES`` examples, of all with "full", and of one without ``verify``.
 
     The first of them come alone, the others in the order of the sums of their inputs, so that the parts are no small
-    images of the whole.
+    images of the whole. Of a known model two are enough, and the loss is tried with the others unless it is known.
     """
+    apart = known_model(sample.model, sample.inputs)
+    known = apart and known_loss(sample.loss)
     order = torch.randperm(sample.n, generator=torch.Generator().manual_seed(0), device="cpu").tolist()
-    order = order[: {True: EXAMPLES, False: 1, "full": sample.n}[verify]]
+    order = order[: {True: 2 if known else EXAMPLES, False: 1, "full": sample.n}[verify]]
     if len(order) > ALONE:
         sums = sample.inputs[order[ALONE:]].reshape(len(order) - ALONE, -1).sum(1).tolist()
         order[ALONE:] = [i for _, i in sorted(zip(sums, order[ALONE:], strict=True))]
+    order, company = (order[:2], [] if known else order) if apart else (order, [])
     layers = plain_layers(sample.model)
-    whole, parts, signatures, losses = in_layout(sample.part(order), layers), [], [], []
-    with recording(layers) as calls:
-        for start, stop in pairwise(accumulate(sizes(len(order)), initial=0)):
-            part = whole.part(slice(start, stop))
-            one = Pass(part, *part.forward(), calls.copy())
+    whole = in_layout(sample.part(order), layers)
+    found, signatures, losses, passes = [], [], [], []
+    with recording(layers, edges=False) as calls:
+        for rows in _cuts(len(order)):
+            part = whole.part(rows)
+            passes.append(Pass(part, *part.forward(), calls.copy()))
             calls.clear()
-            parts.append(seen(one))
-            signatures.append(one.signature)
-            losses += [one.losses[0]] if stop <= 2 else []
-    shown = _joined(parts)
+            losses += [passes[-1].losses[0]] if rows.stop <= 2 else []
+            if rows.stop == len(order) or sum(one.part.n for one in passes) >= EXAMPLES:  # no more are held
+                found.append(seen(passes))
+                signatures += [one.signature for one in passes]
+                passes = []
+    shown = Seen(*(_joined([getattr(some, name) for some in found]) for name in ("losses", "outputs", "marks")))
     check_finite("the loss", shown.losses, order)
     back = sorted(range(len(order)), key=order.__getitem__)
     return Copy(
-        replace(sample, written=_written(whole, sample, order)),
-        sorted(order),
+        replace(sample, written=_written(whole, sample.part(order))),
+        [] if known else sorted(order),
         shown.at(back),
         signatures[0] if all(other == signatures[0] for other in signatures) else None,
         order[:2],
         losses,
         bool(verify),
+        apart,
+        known,
+        company,
     )
 
 
-def _written(part: Sample, sample: Sample, order: list[int]) -> bool:
+def _written(part: Sample, before: Sample) -> bool:
     """Whether a part's own inputs or targets were written into, also by ways that torch does not count."""
-    both = (part.inputs, sample.inputs), (part.targets, sample.targets)
-    return any(ours._version > 0 or not torch.equal(ours, theirs[order]) for ours, theirs in both)
+    both = (part.inputs, before.inputs), (part.targets, before.targets)
+    return any(ours._version > 0 or not torch.equal(ours, theirs) for ours, theirs in both)
 
 
 def check_examples(model: Any, loss: Any, inputs: Any, targets: Any, *, least: int = 1) -> None:
     """An error where the arguments are no sample of examples that do not interact."""
     with entered(model, loss, inputs, targets, least=least) as sample:
         copied(sample, verify=True).check_together()
+
+
+def _places(numbers: list[int], one: Pass) -> Tensor:
+    """Of examples (their numbers) in a pass."""
+    return torch.tensor(numbers, device=one.losses.device) - one.part.numbers[0]
+
+
+def _cuts(k: int) -> list[slice]:
+    """The parts into which k examples are cut."""
+    return [slice(start, stop) for start, stop in pairwise(accumulate(sizes(k), initial=0))]
 
 
 def sizes(k: int) -> list[int]:
@@ -137,12 +174,22 @@ def sizes(k: int) -> list[int]:
     return found
 
 
-def seen(one: Pass, rows: Any = slice(None)) -> Seen:
-    """What a pass shows of these rows."""
+def seen(passes: list[Pass], rows: Any = slice(None)) -> Seen:
+    """What passes show of these rows of each."""
+    losses = torch.cat([one.losses.detach()[rows] for one in passes])
+    outputs = _joined([_by_row(one, rows) for one in passes])
+    layers, marks = passes[0].signature, None
+    if layers and all(one.signature == layers for one in passes):
+        inputs = [[one.calls[k].a for one in passes] for k in range(len(layers))]
+        marks = torch.stack([_mark(torch.cat([a.detach()[rows] for a in of_layer])) for of_layer in inputs], 1)
+    return Seen(losses, outputs, marks)
+
+
+def _by_row(one: Pass, rows: Any) -> Tensor | None:
+    """These rows of the outputs, where they have one an example."""
     outputs = one.outputs
-    by_row = isinstance(outputs, Tensor) and outputs.is_floating_point() and outputs.shape[:1] == (one.part.n,)
-    marks = torch.stack([_mark(call.a.detach()[rows]) for call in one.calls], 1) if one.signature else None
-    return Seen(one.losses.detach()[rows], outputs.detach()[rows] if by_row and outputs.numel() else None, marks)
+    regular = isinstance(outputs, Tensor) and outputs.is_floating_point() and outputs.shape[:1] == (one.part.n,)
+    return outputs.detach()[rows] if regular and outputs.numel() else None
 
 
 def check_alone(numbers: list[int], batch: Seen, alone: Seen) -> None:
@@ -165,14 +212,10 @@ def _near(a: Tensor, b: Tensor, extra: float | Tensor = 0.0) -> bool:
     return bool(((a - b).abs().amax(0) <= torch.finfo(b.dtype).eps ** 0.5 * b.abs().amax(0) + extra).all())
 
 
-def _joined(parts: list[Seen]) -> Seen:
-    """One behind the other; what has another shape in another part is left out."""
-
-    def joined(values: list[Tensor | None]) -> Tensor | None:
-        alike = all(value is not None for value in values) and len({value.shape[1:] for value in values}) == 1
-        return torch.cat(values) if alike else None
-
-    return Seen(*(joined([getattr(part, name) for part in parts]) for name in ("losses", "outputs", "marks")))
+def _joined(values: list[Tensor | None]) -> Tensor | None:
+    """One behind the other, or None where one is missing or of another shape."""
+    alike = all(value is not None for value in values) and len({value.shape[1:] for value in values}) == 1
+    return torch.cat(values) if alike else None
 
 
 def _mark(a: Tensor) -> Tensor:

@@ -2,13 +2,14 @@
 
 Every chunk is looked at. The layers are called once each, in the order and with the shapes of the copy's; every row of
 their inputs belongs to an example, which the copy's examples must confirm; every row of their outputs counts in the
-loss of its example only, which random weights on the losses show; and no other way leads from the losses to a
-parameter. Where this does not hold, `Unfit` says so, and nothing that was computed is used.
+loss of its example only, which the graph of a known model shows, and random weights on the losses show of others;
+and no other way leads from the losses to a parameter. Where this does not hold, `Unfit` says so, and nothing that was
+computed is used.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -17,16 +18,15 @@ from implicitreg.gradstats._calls import (
     Pass,
     Unfit,
     backward,
-    check_second_derivatives,
     close,
     has_images,
     in_layout,
     plain_layers,
-    reaches,
     recorded,
     trainable,
 )
 from implicitreg.gradstats._copy import Copy
+from implicitreg.gradstats._graph import check_second_derivatives, keeps_rows, reaches
 from implicitreg.gradstats._layers import Layer, Use
 from implicitreg.gradstats._sample import Sample, check_finite, slices
 from torch import Tensor
@@ -54,22 +54,22 @@ class Ghost:
         self.size = max(1, min(IMAGES if has_images(self.layers) else VECTORS, fitting))
 
     def moments(self, size: int | None) -> tuple[Tensor, Tensor, Tensor]:
-        """gbar, every |g_i|² and sum |g_i - gbar|², the last two in float64.
+        """gbar, |gbar|² and sum |g_i - gbar|², the last two in float64.
 
         The last is a difference. Where it loses more than two digits of float32, the products are formed again in
         float64 from the same a and b.
         """
-        mean, squares, centred = self._moments(size, self.sample.dtype)
-        if self.sample.dtype == torch.float32 and squares.sum() > CANCELLED * centred:
-            mean, squares, centred = self._moments(size, torch.float64)
+        mean, square, squares = self._moments(size, self.sample.dtype)
+        if self.sample.dtype == torch.float32 and squares.sum() > CANCELLED * (squares - square).sum():
+            mean, square, squares = self._moments(size, torch.float64)
+        check_finite("the gradient", squares)
         if self.copy.verified:
-            norms = [torch.stack([piece.norm() for piece in self.copy.gradient(k)]).norm() for k in (0, 1)]
-            if not close(squares[self.copy.pair].sqrt().to(self.sample.dtype), torch.stack(norms)):
-                raise Unfit
-        return mean, squares, centred
+            self._check_norms(squares[self.copy.pair])
+        return mean, square, squares.sum() - self.sample.n * square
 
     def _moments(self, size: int | None, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-        n, squares, total = self.sample.n, [], {}
+        """gbar, and in float64 |gbar|² and every |g_i|²."""
+        squares, total = [], {}
         for _, found in self.chunks(size):
             terms = []
             for use in found:
@@ -77,18 +77,35 @@ class Ghost:
                 terms.append(square.double())
                 _add(total, use.layer, sums)
             squares.append(sum(terms))
-        mean = self._flat(total) / n
-        squares = torch.cat(squares)
-        return mean, squares, squares.sum() - n * torch.linalg.vector_norm(mean, dtype=torch.float64) ** 2
+        mean = self._flat(total).div_(self.sample.n)
+        return mean, torch.linalg.vector_norm(mean, dtype=torch.float64) ** 2, torch.cat(squares)
 
     def pull(self, size: int | None) -> Tensor:
         """sum h_i (g_i - gbar), by one backward pass through the a and b of all layers: (p,)."""
         whole = self.sample.n <= (size or self.size)
         G = None if whole else self._mean(size)
-        pulled = sum(self._pull(part, found, G) for part, found in self.chunks(size, create_graph=True))
-        if self.copy.verified:
+        pulled, squares = 0.0, {}
+        for part, found in self.chunks(size, create_graph=True):
+            pulled = pulled + self._pull(part, found, G)
+            squares |= self._squares(part, found) if self.copy.known else {}
+        if self.copy.verified and self.copy.known:  # second derivatives, too, are torch's own
+            self._check_norms(torch.stack([squares[number] for number in self.copy.pair]))
+        elif self.copy.verified:
             self._check_products()
         return pulled
+
+    def _squares(self, part: Sample, found: list[Use]) -> dict[int, Tensor]:
+        """|g|² of those of the pair that are in a chunk, by their numbers."""
+        numbers = [number for number in self.copy.pair if number in part.numbers]
+        rows = [number - part.numbers[0] for number in numbers]
+        few = [replace(use, a=use.a[rows], b=use.b[rows]) for use in found] if rows else []
+        return dict(zip(numbers, sum(use.sums()[0] for use in few), strict=True)) if rows else {}
+
+    def _check_norms(self, squares: Tensor) -> None:
+        """The |g|² of the pair are those of the loop."""
+        norms = [torch.stack([piece.norm() for piece in self.copy.gradient(k)]).norm() for k in (0, 1)]
+        if not close(squares.sqrt().to(self.sample.dtype), torch.stack(norms)):
+            raise Unfit
 
     def _mean(self, size: int | None) -> dict[int, Tensor]:
         """gbar by plain backward passes, by the id of the parameter."""
@@ -103,7 +120,7 @@ class Ghost:
         """The part's share; without G, the part is all there is."""
         pairs = []
         for use in found:
-            mean = [s / part.n for s in use.sums()[1]] if G is None else [G[id(t)] for t in trainable(use.layer)]
+            mean = [s / part.n for s in use.total()] if G is None else [G[id(t)] for t in trainable(use.layer)]
             q_a, q_b = use.cotangents(mean)
             pairs += [(x, q) for x, q in ((use.a, q_a), (use.b, q_b)) if x.requires_grad]
         if not pairs:  # one layer, and a loss linear in its outputs
@@ -133,15 +150,15 @@ class Ghost:
             for use in found:
                 features.setdefault(use.layer, []).append(use.features())
         K = self.sample.theta[0].new_zeros(self.sample.n, self.sample.n)
-        for pairs in features.values():
-            U, V = (None if parts[0] is None else torch.cat(parts) for parts in zip(*pairs, strict=True))
-            _add_products(K, U, V)
-        K = K.tril() + K.tril(-1).T
+        for layer, pairs in features.items():
+            _add_products(K, *map(_whole, zip(*pairs, strict=True)), bias=len(trainable(layer)) > 1)
+        _mirror(K)
         if self.copy.verified:
             pair = self.copy.pair
             rows = [[piece.reshape(-1) for piece in self.copy.gradient(k)] for k in range(len(pair))]
-            loop = torch.stack([sum(map(torch.dot, g, h)) for g in rows for h in rows])
-            if not close(K[pair][:, pair].reshape(-1), loop):
+            found = [(j, k) for j in range(len(pair)) for k in range(j + 1)]
+            loop = torch.stack([sum(map(torch.dot, rows[j], rows[k])) for j, k in found])
+            if not close(torch.stack([K[pair[j], pair[k]] for j, k in found]), loop):
                 raise Unfit
         return K
 
@@ -169,7 +186,7 @@ class Ghost:
         edges = [call.output for call in chunk.calls]
         how = {"retain_graph": True, "allow_unused": True}
         b = backward(chunk.losses.sum(), edges, create_graph=create_graph, **how)
-        if self.copy.verified:
+        if self.copy.verified and not (self.copy.apart and keeps_rows(chunk)):
             weights = _weights(part.n, self.sample)
             weighted = backward(weights @ chunk.losses, edges, **how)
             if not all(_own(d, w, weights) for d, w in zip(b, weighted, strict=True)):
@@ -205,11 +222,32 @@ def _own(b: Tensor | None, weighted: Tensor | None, weights: Tensor) -> bool:
     return close(weighted, b.detach() * weights.reshape(-1, *[1] * (b.ndim - 1)))
 
 
-def _add_products(K: Tensor, U: Tensor, V: Tensor | None) -> None:
-    """Add the (u_i . u_j)(v_i . v_j), or u_i . u_j, in blocks on the diagonal and below it."""
-    for rows in slices(len(K), max(64, -(-len(K) // BLOCKS))):
+def _whole(parts: Sequence[Tensor | None]) -> Tensor | None:
+    """The parts of a sample in one, without a copy of the only one."""
+    return parts[0] if len(parts) == 1 or parts[0] is None else torch.cat(parts)
+
+
+def _blocks(n: int) -> list[slice]:
+    """Of the rows of a Gram matrix."""
+    return slices(n, max(64, -(-n // BLOCKS)))
+
+
+def _add_products(K: Tensor, U: Tensor, V: Tensor | None, bias: bool) -> None:
+    """Add the (u_i . u_j + bias)(v_i . v_j), or u_i . u_j, in blocks on the diagonal and below it."""
+    for rows in _blocks(len(K)):
         before, products = slice(0, rows.stop), U[rows] @ U[: rows.stop].T
-        K[rows, before] += products if V is None else products.mul_(V[rows] @ V[before].T)
+        if V is not None:
+            products += bias
+            products *= V[rows] @ V[before].T
+        K[rows, before] += products
+
+
+def _mirror(K: Tensor) -> None:
+    """What is above the diagonal, from what is below."""
+    for rows in _blocks(len(K)):
+        K[: rows.start, rows] = K[rows, : rows.start].T
+        corner = K[rows, rows].tril()
+        K[rows, rows] = corner + corner.tril(-1).T
 
 
 def _add(total: dict[int, Tensor], layer: Layer, sums: list[Tensor]) -> None:

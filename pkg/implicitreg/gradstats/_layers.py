@@ -37,7 +37,13 @@ class Use:
     def sums(self) -> tuple[Tensor, list[Tensor]]:
         """|g_i|² of this layer's parameters (c,), and the sum of the g_i: weight, bias."""
         squares, W, v = zip(*(sums(A, B, self.bias) for A, B in self._blocks()), strict=True)
-        return torch.cat(squares), [sum(W).view_as(self.layer.weight), sum(v).flatten()][: 1 + self.bias]
+        W, v = (sum(rest, first) for first, *rest in (W, v))
+        return torch.cat(squares), [W.view_as(self.layer.weight), v.flatten()][: 1 + self.bias]
+
+    def total(self) -> list[Tensor]:
+        """The sum of the g_i: weight, bias."""
+        W, v = (sum(rest, first) for first, *rest in zip(*(total(A, B) for A, B in self._blocks()), strict=True))
+        return [W.view_as(self.layer.weight), v.flatten()][: 1 + self.bias]
 
     def cotangents(self, G: list[Tensor]) -> tuple[Tensor | None, Tensor]:
         """Half the derivatives of sum |g_i|² - 2 g_i . G by a (None if it depends on no parameter) and by b."""
@@ -53,9 +59,9 @@ class Use:
         return q_a, q_b
 
     def features(self) -> tuple[Tensor, Tensor | None]:
-        """U, V (c, .) with g_i . g_j = (u_i . u_j)(v_i . v_j) in this layer; None is V = 1."""
+        """U, V (c, .) with g_i . g_j = (u_i . u_j + bias)(v_i . v_j) in this layer, or u_i . u_j without V."""
         if self.a.ndim == 2:
-            return (F.pad(self.a, (0, 1), value=1.0) if self.bias else self.a), self.b
+            return self.a, self.b
         rows = [(B.transpose(2, 3) @ A, B.sum(2)) for A, B in self._blocks()]
         return torch.cat([torch.cat([part.flatten(1) for part in pair[: 1 + self.bias]], 1) for pair in rows]), None
 
@@ -89,9 +95,16 @@ def sums(A: Tensor, B: Tensor, bias: bool) -> tuple[Tensor, Tensor, Tensor]:
     """|g_i|² (c,), and the sums over i of C_i (G, O, D) and of the bias gradients (G, O)."""
     if by_norms(A, B):
         squares = ((inner(A) + bias) * inner(B)).sum((1, 2, 3))
-        return squares, B.flatten(0, 2).T @ A.flatten(0, 2), B.sum((0, 2))
+        return squares, *total(A, B)
     C, v = B.transpose(2, 3) @ A, B.sum(2)
     return C.square().sum((1, 2, 3)) + bias * v.square().sum((1, 2)), C.sum(0), v.sum(0)
+
+
+def total(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
+    """The sums over i of C_i (G, O, D) and of the bias gradients (G, O)."""
+    if A.shape[1] == 1:
+        return (B.flatten(0, 2).T @ A.flatten(0, 2))[None], B.sum((0, 2))
+    return (B.transpose(2, 3) @ A).sum(0), B.sum((0, 2))
 
 
 def cotangents(A: Tensor, B: Tensor, G_W: Tensor, G_b: Tensor | None, deep: bool) -> tuple[Tensor | None, Tensor]:

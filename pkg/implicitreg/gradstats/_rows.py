@@ -8,8 +8,9 @@ from functools import cached_property, partial
 import torch
 from implicitreg._failures import OUT_OF_MEMORY
 from implicitreg.gradstats import naive
-from implicitreg.gradstats._calls import Unfit, check_second_derivatives, close, reaches
+from implicitreg.gradstats._calls import Unfit, close
 from implicitreg.gradstats._copy import Copy
+from implicitreg.gradstats._graph import check_second_derivatives, reaches
 from implicitreg.gradstats._sample import Sample, check_finite
 from torch import Tensor
 from torch.func import functional_call, grad, jvp, vmap
@@ -45,17 +46,18 @@ class Loop:
         return torch.cat([self.rows(part) for part in self.parts(size)])
 
     def moments(self, size: int | None) -> tuple[Tensor, Tensor, Tensor]:
-        """gbar, every |g_i|² and sum |g_i - gbar|², all in float64.
+        """gbar, |gbar|² and sum |g_i - gbar|², all in float64.
 
         The sums are those of g_i - m with m the mean of the first chunk, so that a large mean costs no digits.
         """
-        m, total, squares, centred = None, 0.0, [], 0.0
+        m, total, centred = None, 0.0, 0.0
         for part in self.parts(size):
             g = self.rows(part).double()
-            squares.append(g.square().sum(1))
+            check_finite("the gradient", g, part.numbers)
             m = g.mean(0) if m is None else m
             total, centred = total + (g - m).sum(0), centred + (g - m).square().sum()
-        return m + total / self.sample.n, torch.cat(squares), centred - total.square().sum() / self.sample.n
+        mean = m + total / self.sample.n
+        return mean, mean @ mean, centred - total.square().sum() / self.sample.n
 
     def pull(self, size: int | None) -> Tensor:
         """sum h_i (g_i - gbar): (p,)."""

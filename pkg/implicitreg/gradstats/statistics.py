@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-import torch
 from implicitreg.gradstats._calls import Unfit
 from implicitreg.gradstats._copy import copied
 from implicitreg.gradstats._ghost import Ghost
@@ -90,11 +89,9 @@ def moments(
     """
     size = size_of_chunks(chunk_size)
     with entered(model, loss, inputs, targets, verify=verify) as sample:
-        mean, squares, centred = _computed("moments", sample, size, verify)
-    check_finite("the gradient", squares)
+        mean, square, centred = _computed("moments", sample, size, verify)
     n, trace = sample.n, centred.clamp(min=0) / (sample.n - 1)
-    sq_norm = torch.linalg.vector_norm(mean, dtype=torch.float64) ** 2 - trace / n
-    return GradientMoments(*(value.to(sample.dtype) for value in (mean, sq_norm, trace)), n)
+    return GradientMoments(*(value.to(sample.dtype) for value in (mean, square - trace / n, trace)), n)
 
 
 def grad_trace(
