@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from implicitreg import gradstats, nets
-from implicitreg.gradstats._calls import plain_layers, recorded
+from implicitreg.gradstats._calls import in_layout, plain_layers, recorded
 from implicitreg.gradstats._graph import keeps_rows
 from implicitreg.gradstats._known import known_loss, known_model
 from implicitreg.gradstats._sample import given
@@ -125,6 +125,18 @@ MIXED = {
 @pytest.mark.parametrize("name", APART)
 def test_the_graph_of_common_losses_is_read(name):
     assert shown(APART[name])
+
+
+@pytest.mark.parametrize(("model", "shape"), [
+    (nets.mlp((5, 4, 4, 3)), (6, 5)), (nets.mlp((5, 4, 3), activation="relu"), (6, 5)),
+    (nets.conv((1, 2, 3), 3, size=8), (6, 1, 8, 8)),
+    (nn.Sequential(nn.Linear(5, 4), nn.Softplus(), nn.Flatten(), nn.Linear(8, 3)).double(), (6, 2, 5)),
+])  # fmt: skip
+def test_the_graph_of_known_models_is_read(model, shape):
+    """In the layout that the statistics give to images, too, where one pass backward is then enough."""
+    layers = plain_layers(model)
+    sample = given(model, cross_entropy, torch.randn(shape).double(), torch.arange(6) % 3)
+    assert keeps_rows(recorded(in_layout(sample, layers), layers))
 
 
 @pytest.mark.parametrize("name", MIXED)

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 # Operations that compute a row (first axis) from the same rows, where the sizes are right (`_keeps`):
 ENTRIES = {
-    "Abs", "Add", "BinaryCrossEntropyWithLogits", "Div", "Elu", "Exp", "Gelu", "LeakyRelu", "Log", "LogSigmoid",
-    "MseLoss", "Mul", "Neg", "Pow", "Relu", "Sigmoid", "Silu", "Sin", "Softplus", "Sqrt", "Sub", "Tanh",
+    "Abs", "Add", "BinaryCrossEntropyWithLogits", "Clone", "Div", "Elu", "Exp", "Gelu", "LeakyRelu", "Log",
+    "LogSigmoid", "MseLoss", "Mul", "Neg", "Pow", "Relu", "Sigmoid", "Silu", "Sin", "Softplus", "Sqrt", "Sub", "Tanh",
 }  # fmt: skip
 AXES = {"LogSoftmax", "Mean", "Select", "Softmax", "Squeeze", "Sum"}
-OTHER = {"AvgPool2D", "MaxPool2DWithIndices", "NllLoss", "View"}
+OTHER = {"AvgPool2D", "MaxPool2DWithIndices", "NllLoss", "UnsafeView", "View"}
 
 
 def reaches(values: Tensor, parameters: list[int], calls: Iterable[Call] = ()) -> bool:
