@@ -23,8 +23,10 @@ from pathlib import Path
 from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.transforms import SphinxTransform
+from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
+logger = logging.getLogger(__name__)
 BOOK = Path(__file__).parents[1]
 VERDICT_COLOUR = {
     "holds": "success", "holds with conditions": "info", "corrected": "warning", "refuted": "danger",
@@ -218,18 +220,26 @@ class PlainIds(SphinxTransform):
 
 
 class PanelTexts(SphinxTransform):
-    """The alternative text of a cell of panels, ``"first | second"``: one for each of its pictures."""
+    """The alternative text of a cell of panels, ``"first | second"``: one for each of its pictures.
+
+    A picture is one image for each of its formats.
+    """
 
     default_priority = 900
 
     def apply(self) -> None:
         for cell in self.document.findall(nodes.container):
-            if "tag_panels" not in cell.get("classes", ()):
-                continue
-            images = list(cell.findall(nodes.image))
-            for k, image in enumerate(images):
-                texts = [t.strip() for t in image.get("alt", "").split("|")]
-                image["alt"] = texts[k] if len(texts) == len(images) else image.get("alt", "")
+            if "tag_panels" in cell.get("classes", ()):
+                pictures = [part for part in cell.findall(nodes.container) if part.get("nb_element") == "mime_bundle"]
+                self._share([list(picture.findall(nodes.image)) for picture in pictures], cell)
+
+    def _share(self, pictures: list[list[nodes.image]], cell: nodes.container) -> None:
+        texts = next((image["alt"] for images in pictures for image in images), "").split("|")
+        if len(texts) != len(pictures):
+            logger.warning("%d alternative texts for %d panels", len(texts), len(pictures), location=cell)
+        for images, text in zip(pictures, texts, strict=False):
+            for image in images:
+                image["alt"] = text.strip()
 
 
 def _mathjax_home() -> Path:

@@ -73,6 +73,7 @@ def test_images_say_what_they_show(parsed):
         for source, alt in page.images if name not in THEME_PAGES else []:
             assert len(alt) > 20, f"{name}: {source[-50:]} has the alternative text {alt!r}"
             assert "_images/" not in alt
+            assert " | " not in alt, f"{name}: {source[-50:]} has the texts of several panels: {alt!r}"
 
 
 def test_ids_are_unique(parsed):

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from implicitreg.gradstats._calls import Pass, backward, in_layout, plain_layers, recorded, recording
-from implicitreg.gradstats._known import known_loss, known_model
 from implicitreg.gradstats._layers import Layer
 from implicitreg.gradstats._sample import Sample, check_finite, entered
 from torch import Tensor
@@ -43,9 +42,8 @@ class Copy:
 
     ``layers`` are those that were called, with the shapes of one example's inputs and outputs, or None where that
     differed between the parts; ``pair`` are two examples, or the only one, for the loop, and ``losses`` those of each
-    alone; ``verified`` says whether the call asks for it. Of a model that is known to keep its examples ``apart``,
-    these two are all, and ``company`` are those with which the loss is tried. With a known loss, too, nothing is left
-    to compare.
+    alone; ``verified`` says whether the call asks for it. Of a known model these two are all, and ``company`` are those
+    with which the loss is tried. With a known loss, too, nothing is left to compare.
     """
 
     sample: Sample
@@ -55,8 +53,6 @@ class Copy:
     pair: list[int]
     losses: list[Tensor]
     verified: bool
-    apart: bool
-    known: bool
     company: list[int]
 
     def agrees(self, other: Pass) -> bool:
@@ -104,14 +100,12 @@ def copied(sample: Sample, verify: bool | str) -> Copy:
     The first of them come alone, the others in the order of the sums of their inputs, so that the parts are no small
     images of the whole. Of a known model two are enough, and the loss is tried with the others unless it is known.
     """
-    apart = known_model(sample.model, sample.inputs)
-    known = apart and known_loss(sample.loss)
     order = torch.randperm(sample.n, generator=torch.Generator().manual_seed(0), device="cpu").tolist()
-    order = order[: {True: 2 if known else EXAMPLES, False: 1, "full": sample.n}[verify]]
+    order = order[: {True: 2 if sample.known else EXAMPLES, False: 1, "full": sample.n}[verify]]
     if len(order) > ALONE:
         sums = sample.inputs[order[ALONE:]].reshape(len(order) - ALONE, -1).sum(1).tolist()
         order[ALONE:] = [i for _, i in sorted(zip(sums, order[ALONE:], strict=True))]
-    order, company = (order[:2], [] if known else order) if apart else (order, [])
+    order, company = (order[:2], [] if sample.known else order) if sample.apart else (order, [])
     layers = plain_layers(sample.model)
     whole = in_layout(sample.part(order), layers)
     found, signatures, losses, passes = [], [], [], []
@@ -130,14 +124,12 @@ def copied(sample: Sample, verify: bool | str) -> Copy:
     back = sorted(range(len(order)), key=order.__getitem__)
     return Copy(
         replace(sample, written=_written(whole, sample.part(order))),
-        [] if known else sorted(order),
+        [] if sample.known else sorted(order),
         shown.at(back),
         signatures[0] if all(other == signatures[0] for other in signatures) else None,
         order[:2],
         losses,
         bool(verify),
-        apart,
-        known,
         company,
     )
 

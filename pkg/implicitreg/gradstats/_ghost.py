@@ -73,7 +73,7 @@ class Ghost:
         for _, found in self.chunks(size):
             terms = []
             for use in found:
-                square, sums = replace(use, a=use.a.to(dtype), b=use.b.to(dtype)).sums()
+                square, sums = use.to(dtype).sums()
                 terms.append(square.double())
                 _add(total, use.layer, sums)
             squares.append(sum(terms))
@@ -87,8 +87,8 @@ class Ghost:
         pulled, squares = 0.0, {}
         for part, found in self.chunks(size, create_graph=True):
             pulled = pulled + self._pull(part, found, G)
-            squares |= self._squares(part, found) if self.copy.known else {}
-        if self.copy.verified and self.copy.known:  # second derivatives, too, are torch's own
+            squares |= self._squares(part, found) if self.sample.known else {}
+        if self.copy.verified and self.sample.known:  # second derivatives, too, are torch's own
             self._check_norms(torch.stack([squares[number] for number in self.copy.pair]))
         elif self.copy.verified:
             self._check_products()
@@ -186,7 +186,7 @@ class Ghost:
         edges = [call.output for call in chunk.calls]
         how = {"retain_graph": True, "allow_unused": True}
         b = backward(chunk.losses.sum(), edges, create_graph=create_graph, **how)
-        if self.copy.verified and not (self.copy.apart and keeps_rows(chunk)):
+        if self.copy.verified and not (self.sample.known or (self.sample.apart and keeps_rows(chunk))):
             weights = _weights(part.n, self.sample)
             weighted = backward(weights @ chunk.losses, edges, **how)
             if not all(_own(d, w, weights) for d, w in zip(b, weighted, strict=True)):

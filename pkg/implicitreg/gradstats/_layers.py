@@ -34,14 +34,23 @@ class Use:
     def bias(self) -> bool:
         return self.layer.bias is not None and self.layer.bias.requires_grad
 
+    def to(self, dtype: torch.dtype) -> Use:
+        return self if self.a.dtype == dtype else Use(self.layer, self.a.to(dtype), self.b.to(dtype))
+
     def sums(self) -> tuple[Tensor, list[Tensor]]:
         """|g_i|² of this layer's parameters (c,), and the sum of the g_i: weight, bias."""
+        if self.a.ndim == 2:  # the same in fewer words
+            a, b = (torch.linalg.vector_norm(rows.detach(), dim=1).square_() for rows in (self.a, self.b))
+            return (a.add_(1.0) if self.bias else a).mul_(b), self.total()
         squares, W, v = zip(*(sums(A, B, self.bias) for A, B in self._blocks()), strict=True)
         W, v = (sum(rest, first) for first, *rest in (W, v))
         return torch.cat(squares), [W.view_as(self.layer.weight), v.flatten()][: 1 + self.bias]
 
     def total(self) -> list[Tensor]:
         """The sum of the g_i: weight, bias."""
+        if self.a.ndim == 2:
+            a, b = self.a.detach(), self.b.detach()
+            return [b.T @ a, b.sum(0)] if self.bias else [b.T @ a]
         W, v = (sum(rest, first) for first, *rest in zip(*(total(A, B) for A, B in self._blocks()), strict=True))
         return [W.view_as(self.layer.weight), v.flatten()][: 1 + self.bias]
 

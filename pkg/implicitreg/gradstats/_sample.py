@@ -29,7 +29,8 @@ Loss = Callable[[Any, Tensor], Tensor]
 class Sample:
     """n examples, and the named parameters (those with ``requires_grad``) that make up theta.
 
-    ``numbers`` are the examples' places in the whole sample. A model that writes into its inputs gets copies.
+    ``numbers`` are the examples' places in the whole sample. A model that writes into its inputs gets copies. ``apart``
+    says whether the model is known to keep the examples apart, ``known`` whether the loss is known, too.
     """
 
     model: nn.Module
@@ -38,6 +39,8 @@ class Sample:
     targets: Tensor
     parameters: dict[str, Tensor]
     numbers: Sequence[int]
+    apart: bool
+    known: bool
     written: bool = False
 
     @property
@@ -66,7 +69,8 @@ class Sample:
         if self.written:
             inputs, targets = inputs.clone(), targets.clone()
         numbers = self.numbers[rows] if isinstance(rows, slice) else [self.numbers[i] for i in rows]
-        return Sample(self.model, self.loss, inputs, targets, self.parameters, numbers, self.written)
+        known = self.apart, self.known
+        return Sample(self.model, self.loss, inputs, targets, self.parameters, numbers, *known, self.written)
 
     def parts(self, size: int) -> Iterator[Sample]:
         """Chunks of at most so many examples, in order."""
@@ -113,8 +117,7 @@ def entered(
     for name, (tensor, (_, total)) in zip(("inputs", "targets"), data, strict=True):
         if not isfinite(total) and not torch.isfinite(tensor).all():
             raise ValueError(f"{name} has entries that are not finite: expected finite numbers")
-    known = known_model(model, sample.inputs) and known_loss(loss)
-    watch = nullcontext() if known else untouched(model, loss, data=data, passes=_passes(sample))
+    watch = nullcontext() if sample.known else untouched(model, loss, data=data, passes=_passes(sample))
     with watch, autograd(sample.device):
         yield sample
 
@@ -148,7 +151,9 @@ def given(model: Any, loss: Any, inputs: Any, targets: Any, *, least: int = 2) -
     if not callable(loss):
         raise TypeError(f"loss = {loss!r}: expected a callable (outputs, targets) -> (n,) losses")
     inputs, targets = _rows("inputs", inputs), _rows("targets", targets)
-    sample = Sample(model, loss, inputs, targets, _trainable(model), range(len(inputs)))
+    apart = known_model(model, inputs)
+    known = apart and known_loss(loss)
+    sample = Sample(model, loss, inputs, targets, _trainable(model), range(len(inputs)), apart, known)
     _check_data(sample, least)
     _check_modules(model)
     return sample
