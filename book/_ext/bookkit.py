@@ -230,8 +230,9 @@ class PanelTexts(SphinxTransform):
     def apply(self) -> None:
         for cell in self.document.findall(nodes.container):
             if "tag_panels" in cell.get("classes", ()):
-                pictures = [part for part in cell.findall(nodes.container) if part.get("nb_element") == "mime_bundle"]
-                self._share([list(picture.findall(nodes.image)) for picture in pictures], cell)
+                outputs = [part for part in cell.findall(nodes.container) if part.get("nb_element") == "mime_bundle"]
+                found = [list(output.findall(nodes.image)) for output in outputs]
+                self._share([images for images in found if images], cell)
 
     def _share(self, pictures: list[list[nodes.image]], cell: nodes.container) -> None:
         texts = next((image["alt"] for images in pictures for image in images), "").split("|")
