@@ -246,7 +246,8 @@ def test_two_numbers_decide_linear_least_squares_and_not_any_squared_loss():
 
 
 def test_weights_that_look_at_the_draw_are_not_covered():
-    """Two of four, all weight to the one with the smaller number: a coin's mean square, and another step."""
+    """Two of four, all weight to the one with the smaller number, as in a batch that is listed in order and has the
+    weights (1, 0): a coin's mean square, and another step."""
     draws = every(4, 2, False)
     steps = np.array([FOUR[:, min(draw)] for draw in draws])
     np.testing.assert_allclose(steps.mean(0), [2, 1 / 6])

@@ -47,6 +47,8 @@ def problems(nb):
                 yield f"cell {i}: a path of some machine"
             if re.search(r" at 0x[0-9a-f]{6,}", out.get("data", {}).get("text/plain", "")) and len(out.data) == 1:
                 yield f"cell {i}: an address"
+            if out.output_type == "execute_result" and re.match(r"[\[(]*(Text\(|<matplotlib)", text):
+                yield f"cell {i}: what a call of the figure returned"
 
 
 @pytest.mark.parametrize("path", CHAPTERS, ids=name)
@@ -64,6 +66,10 @@ def test_stored_outputs_are_clean(path):
         (nbformat.v4.new_output("error", ename="E", evalue="", traceback=[]), "traceback"),
         (nbformat.v4.new_output("stream", name="stdout", text="/home/someone/x.py"), "a path of some machine"),
         (nbformat.v4.new_output("execute_result", data={"text/plain": "<f at 0x7f0011223344>"}), "an address"),
+        (
+            nbformat.v4.new_output("execute_result", data={"text/plain": "Text(0, 0, 'a')"}),
+            "what a call of the figure returned",
+        ),
     ],
 )
 def test_dirty_outputs_are_noticed(output, complaint):
