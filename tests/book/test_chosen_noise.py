@@ -1,5 +1,6 @@
 """The chapter on training with chosen noise: each claim by an independent method, and each check with its control."""
 
+import itertools
 import re
 from functools import cache
 
@@ -14,7 +15,7 @@ from implicitreg import nets, records, runbook
 from implicitreg.checks import CheckFailed, check, rate
 from implicitreg.exercises.chosen import FOUR
 from implicitreg.noise import msgd, sampling
-from scipy.stats import ttest_rel
+from scipy.stats import kurtosis, ttest_rel
 
 PATH = runbook.BOOK / "4-noise" / "03_chosen_noise.ipynb"
 
@@ -262,6 +263,15 @@ def test_the_bell_has_sgds_covariance():
     """One standard error of an entry is at most √2/8/√200 000."""
     target = (np.eye(4) - 1 / 4) / 8
     check("wu-exp-inject", measured=np.cov(bell().T), predicted=target, atol=4 * 2**0.5 / 8 / 200_000**0.5)
+
+
+@pytest.mark.parametrize("b", [2, 3])
+def test_tails_of_sgds_noise_are_those_of_one_draw_over_b(b):
+    """All n^b batches, and coefficients of the weights that do not sum to zero: the mean of b independent draws."""
+    a = np.array([4.0, 1, -1, 0.5])
+    felt_by_one = np.array([a[list(batch)].mean() for batch in itertools.product(range(4), repeat=b)])
+    noise = felt_by_one - a.mean()
+    assert np.mean(noise**4) / np.mean(noise**2) ** 2 - 3 == pytest.approx(kurtosis(a) / b, rel=1e-12)
 
 
 def free_minus_bell(G, draws=20_000):
