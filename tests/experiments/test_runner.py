@@ -107,6 +107,14 @@ def test_pieces_of_another_device_are_discarded(toy, monkeypatch):
     assert toy.calls == ["x=1", "x=2", "x=3"]
 
 
+@pytest.mark.parametrize("text", ["", '{"identity": {}', "[1]", '{"results": {}}', "null", "\ufeff"])
+def test_a_damaged_file_of_pieces_is_named(toy, text):
+    interrupted(toy, at="x=3")
+    (toy.pieces / "toy.json").write_text(text, "utf8")
+    with pytest.raises(ValueError, match=r"toy\.json holds no finished pieces of a run: delete it"):
+        toy.run()
+
+
 def test_settings_with_tuples_resume_too(toy):
     """JSON has no tuples: the unfinished file gives lists back."""
     toy.SETTINGS["numbers"] = (1, 2, 3)

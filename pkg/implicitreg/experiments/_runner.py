@@ -142,7 +142,7 @@ class _State:
         self.path, self.identity = path, identity
         self.results: dict[str, Any] = {}
         self.wall_seconds = 0.0
-        content = json.loads(path.read_text("utf8")) if path and path.exists() else {}
+        content = _unfinished(path) if path and path.exists() else {}
         if content.get("identity") == identity:
             self.results, self.wall_seconds = content["results"], content["wall_seconds"]
 
@@ -152,6 +152,15 @@ class _State:
         if self.path:
             content = {"identity": self.identity, "results": self.results, "wall_seconds": self.wall_seconds}
             records.write_json(self.path, content)
+
+
+def _unfinished(path: Path) -> dict[str, Any]:
+    """What is kept of a run that has not ended."""
+    try:
+        content = json.loads(path.read_text("utf8"))
+        return {key: content[key] for key in ("identity", "results", "wall_seconds")}
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{path} holds no finished pieces of a run: delete it, or name another file") from error
 
 
 def _collect(pieces: Iterator[_Piece], state: _State, bar: tqdm) -> None:

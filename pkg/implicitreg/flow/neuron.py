@@ -180,6 +180,7 @@ def limit(X: ArrayLike, y: ArrayLike, inverse: Elementwise, w0: ArrayLike | None
     return w0 + step
 
 
+@_validate.in_range_or_infinite
 def contraction_rate(
     X: ArrayLike, y: ArrayLike, inverse: Elementwise, derivative: Elementwise, w0: ArrayLike | None = None
 ) -> float:

@@ -230,6 +230,7 @@ def modified_coefficient(K: int, momentum: float = 0.0) -> float:
     return float(_epoch_weight(K, K, beta, True) / (2 * _lag_weights(beta, K)[1:].sum()))
 
 
+@_validate.in_range
 def modified_gd(
     problem: FiniteProblem, eta: float | ArrayLike, *, N: int, K: int, epochs: int = 1, momentum: float = 0.0,
     covariance: str = "population", coefficient: float | None = None,
