@@ -167,6 +167,15 @@ def test_a_value_that_cannot_be_quoted_is_an_error(text, printed, error, words):
         plain.quote(chapter(text, printed=printed))
 
 
+def test_a_value_with_breaking_blanks_is_not_written_twice():
+    with pytest.raises(ValueError, match=r"'2\.1 ± 0\.5' stands twice"):
+        plain.quote(chapter("It is 2.1 ± 0.5<!--=gap--> points.", printed="gap = 2.1 ± 0.5\n"))
+    for text in ("It is 2.1\u00a0±\u00a00.5<!--=gap--> points.", "From 1.2 ± 0.5 to 2.1\u00a0±\u00a00.5<!--=gap-->."):
+        nb = chapter(text, printed="gap = 2.1 ± 0.5\n")
+        plain.quote(nb)
+        assert nb.cells[0].source == text
+
+
 @pytest.mark.parametrize(
     ("printed", "tags", "summary"),
     [

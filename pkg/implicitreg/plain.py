@@ -205,6 +205,14 @@ def quote(nb: Any) -> None:
         cell.source, n = _QUOTED.subn(lambda m: f"{_value(m[2], values)}{m[1] or ''}<!--={m[2]}-->", cell.source)
         if n != cell.source.count("<!--="):
             raise ValueError(f"a quoted value without a number before it: {cell.source[:60]!r}")
+        for match in _QUOTED.finditer(cell.source):
+            _check_once(cell.source[: match.start()].split(), match[0].partition("<!--=")[0].split())
+
+
+def _check_once(before: list[str], value: list[str]) -> None:
+    """An error where a value follows its own beginning: it was written with blanks that break."""
+    if any(before[-k:] == value[:k] for k in range(1, len(value) + 1)):
+        raise ValueError(f"{' '.join(value)!r} stands twice, in part: expected it once, without breaking blanks")
 
 
 def printed(nb: Any) -> dict[str, list[str]]:

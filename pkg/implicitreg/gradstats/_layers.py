@@ -70,7 +70,7 @@ class Use:
     def features(self) -> tuple[Tensor, Tensor | None]:
         """U, V (c, .) with g_i . g_j = (u_i . u_j + bias)(v_i . v_j) in this layer, or u_i . u_j without V."""
         if self.a.ndim == 2:
-            return self.a, self.b
+            return self.a.detach(), self.b.detach()
         rows = [(B.transpose(2, 3) @ A, B.sum(2)) for A, B in self._blocks()]
         return torch.cat([torch.cat([part.flatten(1) for part in pair[: 1 + self.bias]], 1) for pair in rows]), None
 
