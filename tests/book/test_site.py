@@ -76,6 +76,41 @@ def test_images_say_what_they_show(parsed):
             assert " | " not in alt, f"{name}: {source[-50:]} has the texts of several panels: {alt!r}"
 
 
+class Words(HTMLParser):
+    """The text of paragraphs and items, without code and formulas."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.left_out, self.found = 0, []
+        self.feed(re.sub(r"\\\(.*?\\\)|\\\[.*?\\\]", "", text, flags=re.S))
+
+    def handle_starttag(self, tag, _):
+        self.left_out += tag in ("pre", "code", "script", "style", "title")
+
+    def handle_endtag(self, tag):
+        self.left_out -= tag in ("pre", "code", "script", "style", "title")
+
+    def handle_data(self, data):
+        self.found += [data] * (not self.left_out)
+
+
+def stray(text):
+    """The places where an asterisk is left of an emphasis that is none."""
+    words = "".join(Words(text).found)
+    return [words[max(0, m.start() - 40) : m.end() + 40] for m in re.finditer(r"\*", words)]
+
+
+def test_no_asterisk_is_left_of_an_emphasis(html):
+    chapters = [path.relative_to(runbook.ROOT).with_suffix(".html") for path in runbook.chapters()]
+    assert {name.name: found for name in chapters if (found := stray((html / name).read_text("utf8")))} == {}
+
+
+def test_control_a_stray_asterisk_is_seen():
+    assert stray("<p>So <em>this</em>. * The rest at least* that, <code>2 * 3</code>, \\(a*b\\)</p>") == [
+        "So this. * The rest at least* that, , ", "So this. * The rest at least* that, , ",
+    ]  # fmt: skip
+
+
 def test_ids_are_unique(parsed):
     for name, page in parsed.items():
         if name not in THEME_PAGES:
