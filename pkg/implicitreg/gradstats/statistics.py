@@ -80,6 +80,7 @@ def moments(
     --------
     Gradients that are the inputs, (1, 0) and (3, 0): mean (2, 0), variance 2, and 4 - 2/2.
 
+    >>> import torch
     >>> model = nn.Linear(2, 1, bias=False, dtype=torch.float64)
     >>> x = torch.tensor([[1.0, 0.0], [3.0, 0.0]], dtype=torch.float64)
     >>> outputs = lambda outputs, _: outputs[:, 0]
@@ -150,6 +151,7 @@ def grad_trace(
     --------
     Losses w² x²/2 with x = 1 and x = 3: gradients w and 9 w, tr S = 32 w², whose derivative at w = 1 is 64.
 
+    >>> import torch
     >>> model = nn.Linear(1, 1, bias=False, dtype=torch.float64)
     >>> _ = nn.init.ones_(model.weight)
     >>> x = torch.tensor([[1.0], [3.0]], dtype=torch.float64)
@@ -213,6 +215,7 @@ def gram(
     --------
     Gradients that are the inputs, (1, 0) and (3, 0).
 
+    >>> import torch
     >>> model = nn.Linear(2, 1, bias=False, dtype=torch.float64)
     >>> x = torch.tensor([[1.0, 0.0], [3.0, 0.0]], dtype=torch.float64)
     >>> outputs = lambda outputs, _: outputs[:, 0]
@@ -259,6 +262,7 @@ def per_example(model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor, *
     --------
     Gradients that are the inputs.
 
+    >>> import torch
     >>> model = nn.Linear(2, 1, bias=False, dtype=torch.float64)
     >>> x = torch.tensor([[1.0, 0.0], [3.0, 0.0]], dtype=torch.float64)
     >>> outputs = lambda outputs, _: outputs[:, 0]
@@ -327,6 +331,7 @@ def curvature(
     --------
     Losses w² x/2 with x = 1, 2, 3 at w = 1: gradients and Hessians are x, whose third cumulant, by symmetry, is 0.
 
+    >>> import torch
     >>> model = nn.Linear(1, 1, bias=False, dtype=torch.float64)
     >>> _ = nn.init.ones_(model.weight)
     >>> ones, x = torch.ones(3, 1, dtype=torch.float64), torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
