@@ -9,10 +9,9 @@ Each function takes a model, a loss without reduction, n inputs and n targets. W
 layer, and few at a time are for sequences and convolutions: the time is that of an ordinary backward pass or a few.
 That this is so is seen in every chunk of examples that is computed: the layers called, the shapes of what one example
 gives them, that every row of their outputs counts in the loss of its own example only, and that no other way leads from
-the losses to a parameter. Of the rows this is seen in the graph of the losses where the model is known (below) and the
-operations of the loss are common ones, and otherwise in a second backward pass with random weights on the losses, which
-must give the same derivatives times the weights. Any other model goes through `torch.func`, and where that fails,
-example by example; the answers are the same.
+the losses to a parameter. Of the rows this is seen in a second backward pass with random weights on the losses, which
+must give the same derivatives times the weights, unless model and loss are known (below). Any other model goes through
+`torch.func`, and where that fails, example by example; the answers are the same.
 
 Examples must not interact, nor depend on chance or on earlier calls: there is no :math:`\ell_i` otherwise, and a
 ValueError says so. What is looked at, with ``verify=True``:
@@ -34,7 +33,8 @@ Some models need fewer trials, as torch's own parts are known: a `torch.nn.Seque
 max- and average-pooling, `Flatten` and common activations, without hooks. Of it two examples are computed once more;
 the other trials of company are made with the loss alone, of rows of the model's outputs. If the loss is known, too,
 (`torch.nn.functional.cross_entropy` or ``nll_loss`` in a `functools.partial`, or their modules, with
-``reduction="none"``), neither chance, state nor company is tried, and the loop is compared in ``|g_i|²`` or g_i . g_j.
+``reduction="none"``), neither chance, state, company nor the rows are tried, and the loop is compared in ``|g_i|²`` or
+g_i . g_j.
 
 ``verify="full"`` has all the examples in the second computation. ``verify=False`` has one of them, and leaves out the
 loop for linear layers and convolutions: for the inner steps of a run whose first step was verified. What none of this

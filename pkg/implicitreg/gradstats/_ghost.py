@@ -2,9 +2,8 @@
 
 Every chunk is looked at. The layers are called once each, in the order and with the shapes of the copy's; every row of
 their inputs belongs to an example, which the copy's examples must confirm; every row of their outputs counts in the
-loss of its example only, which the graph of a known model shows, and random weights on the losses show of others;
-and no other way leads from the losses to a parameter. Where this does not hold, `Unfit` says so, and nothing that was
-computed is used.
+loss of its example only, which random weights on the losses show where model and loss are not known; and no other way
+leads from the losses to a parameter. Where this does not hold, `Unfit` says so, and nothing that was computed is used.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from implicitreg.gradstats._calls import (
     trainable,
 )
 from implicitreg.gradstats._copy import Copy
-from implicitreg.gradstats._graph import check_second_derivatives, keeps_rows, reaches
+from implicitreg.gradstats._graph import check_second_derivatives, reaches
 from implicitreg.gradstats._layers import Layer, Use
 from implicitreg.gradstats._sample import Sample, check_finite, slices
 from torch import Tensor
@@ -186,7 +185,7 @@ class Ghost:
         edges = [call.output for call in chunk.calls]
         how = {"retain_graph": True, "allow_unused": True}
         b = backward(chunk.losses.sum(), edges, create_graph=create_graph, **how)
-        if self.copy.verified and not (self.sample.known or (self.sample.apart and keeps_rows(chunk))):
+        if self.copy.verified and not self.sample.known:
             weights = _weights(part.n, self.sample)
             weighted = backward(weights @ chunk.losses, edges, **how)
             if not all(_own(d, w, weights) for d, w in zip(b, weighted, strict=True)):
